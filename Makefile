@@ -1,0 +1,29 @@
+# make sweep | report | test | check; each installs what it needs into .venv first.
+GRID  ?= grids/default.toml
+PYTHON ?= python3
+BIN   := .venv/bin
+
+options = $(if $(STORE),--store '$(STORE)') $(if $(SEEDS),--seeds '$(SEEDS)')
+
+.PHONY: sweep plan report test check
+
+sweep: .venv/installed
+	@$(BIN)/normorder sweep '$(GRID)' $(options) $(if $(ADDRESS),--address '$(ADDRESS)')
+
+plan: .venv/installed
+	@$(BIN)/normorder plan '$(GRID)' $(options)
+
+report: .venv/installed
+	@$(BIN)/normorder report '$(GRID)' $(options)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,391 @@
+"""What to run: a grid is a TOML file; its cells and runs have names that follow from their content.
+
+Imports pydantic and tomllib only. The names that are valid for architectures, activations, data sets,
+normalizations and metrics are handed in as `choices`, so that a grid can be read without torch.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+DEFAULT_METRICS = ("test_accuracy", "test_loss")
+TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
+
+
+class WrongUse(ValueError):
+    """What a user gave cannot be used. One line: where, the value, the rule and the choices. Every room has its own."""
+
+
+class GridError(WrongUse):
+    """A grid file: file, key, value, rule and choices."""
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+
+
+def order_error(order: str, norms: tuple[str, ...]) -> str | None:
+    """Why `order` is not an order, or None: the grammar, in one place."""
+    names = order.split("-")
+    rule = (
+        f"an order joins 'weight' and 'act', each exactly once, at most one normalization ({', '.join(norms)}) "
+        "and at most one 'drop' with '-', as in weight-bn-act"
+    )
+    known = {"weight", "act", "drop", *norms}
+    once = names.count("weight") == 1 and names.count("act") == 1 and names.count("drop") <= 1
+    if once and known.issuperset(names) and sum(names.count(norm) for norm in norms) <= 1:
+        return None
+    return rule
+
+
+class Cell(BaseModel):
+    """Everything that defines a training except the seed. A default, once released, never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    dataset: str = Field(description="data set, a file in harness/datasets")
+    architecture: str = Field(description="architecture, a file in harness/architectures")
+    order: str = Field(description="layers inside a block, dash-joined, in the order in which they act")
+    activation: str = Field(description="activation, with its parameter after a colon where it is not the default")
+    depth: Integer = Field(ge=1, description="number of blocks; stem and head do not count")
+    lr: Real = Field(0.1, gt=0, description="peak learning rate of the schedule")
+    epochs: Integer = Field(20, ge=1, description="passes over the training set")
+    batch: Integer = Field(100, ge=2, description="examples a step; an incomplete last batch is left out")
+    width: Integer = Field(64, ge=1, description="channels of a block")
+    schedule: Literal["constant", "cosine", "onecycle"] = Field("cosine", description="learning rate over the steps")
+    optimiser: Literal["sgd", "adam"] = Field("sgd", description="sgd is SGD with momentum")
+    momentum: Real = Field(0.9, ge=0, lt=1, description="momentum of sgd; adam does not use it")
+    weight_decay: Real = Field(0.0, ge=0, description="L2 penalty on every parameter")
+    dropout: Real = Field(0.1, ge=0, lt=1, description="rate of 'drop' where the order has one")
+    maxout_width: Literal["same", "matched"] = Field(
+        "same", description="matched: maxout nets are narrower by sqrt(2), for about equal parameters"
+    )
+
+    @field_validator("dataset", "architecture")
+    @classmethod
+    def _listed(cls, value: str, info: ValidationInfo) -> str:
+        choices = (info.context or {}).get(info.field_name)
+        if choices is not None and value not in choices:
+            raise ValueError(f"there is no such {info.field_name}; there are {', '.join(choices)}")
+        return value
+
+    @field_validator("order")
+    @classmethod
+    def _grammar(cls, value: str, info: ValidationInfo) -> str:
+        if info.context and (error := order_error(value, tuple(info.context["norm"]))):
+            raise ValueError(error)
+        return value
+
+    @field_validator("activation")
+    @classmethod
+    def _activation(cls, value: str, info: ValidationInfo) -> str:
+        """The name, and the parameter only where it differs from the default: one activation, one name."""
+        if not info.context:
+            return value
+        defaults = info.context["activation"]
+        name, colon, text = value.partition(":")
+        if name not in defaults:
+            raise ValueError(f"there is no such activation; there are {', '.join(defaults)}")
+        if not colon:
+            return name
+        if defaults[name] is None:
+            raise ValueError(f"{name} takes no parameter")
+        try:
+            parameter = float(text)
+        except ValueError:
+            parameter = math.nan
+        if not math.isfinite(parameter):
+            raise ValueError(f"the parameter of {name} must be a number, as in {name}:{defaults[name]:g}")
+        return name if parameter == defaults[name] else f"{name}:{parameter!r}"
+
+    def content(self) -> dict[str, Any]:
+        """The fields that differ from their defaults: what identity is made of."""
+        return self.model_dump(exclude_defaults=True)
+
+    @property
+    def cell_id(self) -> str:
+        return identity(self.content())
+
+    def without(self, *names: str) -> tuple[tuple[str, Any], ...]:
+        """The other fields as (name, value) pairs, hashable: what the two arms of a pair have in common."""
+        return tuple((name, value) for name, value in self if name not in names)
+
+
+FIELDS = tuple(Cell.model_fields)
+
+
+def identity(content: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of sorted JSON; equal content has equal identity on every machine."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Run(NamedTuple):
+    """One cell trained with one seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        return identity({**self.cell.content(), "seed": self.seed})
+
+
+class Seeds(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: Integer = Field(ge=1, description="seeds 0 to count - 1 of every cell")
+
+
+class Primary(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    contrast: str
+
+
+class Analysis(BaseModel):
+    """Declared before the sweep; what the report tests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arms: dict[str, str] = Field(default={}, description="name of each arm and its order")
+    contrasts: tuple[str, ...] = Field(default=(), description="pairs of arms, as in 'after - before'")
+    primary: Primary | None = Field(default=None, description="the family that makes the headline")
+    margin: dict[str, Annotated[Real, Field(gt=0)]] = Field(
+        default={}, description="by metric, the smallest difference that matters"
+    )
+    alpha: Annotated[Real, Field(gt=0, lt=1)] = Field(default=0.05, description="family-wise error")
+
+    @property
+    def pairs(self) -> dict[str, tuple[str, str]]:
+        """Of each contrast, the orders of its first and second arm."""
+        return {c: tuple(self.arms[name] for name in c.split(" - ")) for c in self.contrasts}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        primary = [self.primary.metric] if self.primary else []
+        return tuple(dict.fromkeys([*primary, *DEFAULT_METRICS, *self.margin]))
+
+
+class Grid(BaseModel):
+    """A grid file, read and checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    question: str
+    text: str = Field(repr=False)
+    axes: dict[str, tuple[Any, ...]]
+    nuisance: dict[str, tuple[Any, ...]]
+    recipe: dict[str, Any]
+    exclude: tuple[dict[str, tuple[Any, ...]], ...]
+    seeds: Seeds
+    analysis: Analysis
+
+    @classmethod
+    def read(cls, path: str | Path, choices: Mapping[str, Any], seeds: int | None = None) -> "Grid":
+        """Read and check a grid file. `seeds` overrides its count. GridError says what is wrong, in one line."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            document = tomllib.loads(text)
+        except FileNotFoundError:
+            raise GridError(f"{path}: no such grid file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise GridError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise GridError(f"{path}: not TOML: {error}") from None
+        return _Reader(path, choices).grid(text, document, seeds)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every combination of axes and nuisance that is not excluded, the last axis fastest."""
+        varied = {**self.axes, **self.nuisance}
+        for values in itertools.product(*varied.values()):
+            fields = dict(zip(varied, values, strict=True))
+            if not any(all(fields.get(k, self.recipe.get(k)) in v for k, v in rule.items()) for rule in self.exclude):
+                yield Cell(**fields, **self.recipe)
+
+    def runs(self) -> Iterator[Run]:
+        for cell in self.cells():
+            for seed in range(self.seeds.count):
+                yield Run(cell, seed)
+
+    @property
+    def analysis_hash(self) -> str:
+        """Identity of all that decides a verdict: arms, contrasts, primary, margins, alpha, cells and seeds."""
+        cells = sorted(cell.cell_id for cell in self.cells())
+        return identity({**self.analysis.model_dump(), "cells": cells, "seeds": self.seeds.count})
+
+
+class _Reader:
+    """Checks a parsed grid file. A class only so that every error names the file."""
+
+    def __init__(self, path: Path, choices: Mapping[str, Any]):
+        self.path, self.choices = path, choices
+
+    def fail(self, where: str, rule: str) -> GridError:
+        return GridError(f"{self.path}: {where}: {rule}")
+
+    def grid(self, text: str, document: dict[str, Any], seeds: int | None) -> Grid:
+        for key in document:
+            if key not in (*TABLES, "exclude"):
+                raise self.fail(f"unknown key {key!r}", f"there are {', '.join((*TABLES, 'exclude'))}")
+        for key in TABLES:
+            if not isinstance(document.get(key, {}), dict):
+                raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
+        fields = self.fields(document)
+        exclude = self.exclude(document.get("exclude", []), fields)
+        count = {**document.get("seeds", {}), **({} if seeds is None else {"count": seeds})}
+        grid = Grid(
+            name=self.path.stem,
+            question=_question(text, self.path.stem),
+            text=text,
+            axes=fields["axes"],
+            nuisance=fields["nuisance"],
+            recipe={key: values[0] for key, values in fields["recipe"].items()},
+            exclude=exclude,
+            seeds=self.model(Seeds, "seeds", count),
+            analysis=Analysis(),
+        )
+        cells = list(grid.cells())
+        if not cells:
+            raise self.fail("exclude", "leaves no cell")
+        orders = list(dict.fromkeys(cell.order for cell in cells))
+        return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), orders)})
+
+    def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
+        """Values of every cell field, checked and normalised, by table."""
+        raw: dict[str, tuple[str, list[Any]]] = {}
+        for table in ("axes", "nuisance", "recipe"):
+            for key, value in document.get(table, {}).items():
+                if key not in FIELDS:
+                    raise self.fail(f"[{table}] unknown key {key!r}", f"there are {', '.join(FIELDS)}")
+                if key in raw:
+                    raise self.fail(f"[{table}] {key}", f"is given in [{raw[key][0]}] already")
+                if table == "recipe" and isinstance(value, list):
+                    raise self.fail(f"[recipe] {key} = {value!r}", "takes one value; several belong under [axes]")
+                if table != "recipe" and not isinstance(value, list):
+                    raise self.fail(f"[{table}] {key} = {value!r}", "takes a list of values")
+                if value == []:
+                    raise self.fail(f"[{table}] {key} = []", "has no value")
+                raw[key] = table, value if isinstance(value, list) else [value]
+        for key, info in Cell.model_fields.items():
+            if info.is_required() and key not in raw:
+                raise self.fail(f"[axes] {key}", "is missing")
+        first = {key: values[0] for key, (_, values) in raw.items()}
+        checked: dict[str, dict[str, tuple[Any, ...]]] = {"axes": {}, "nuisance": {}, "recipe": {}}
+        for key, (table, values) in raw.items():
+            clean = [self.value(key, value, first, f"[{table}] {key} = {value!r}") for value in values]
+            for value in clean:
+                if clean.count(value) > 1:
+                    raise self.fail(f"[{table}] {key} = {value!r}", "is listed twice")
+            checked[table][key] = tuple(clean)
+        return checked
+
+    def value(self, key: str, value: Any, first: dict[str, Any], where: str) -> Any:
+        """One value of one field, normalised. Other fields' errors are told at those fields' own turn."""
+        if isinstance(value, list | dict):
+            raise self.fail(where, "must be a single value")
+        try:
+            return getattr(Cell.model_validate({**first, key: value}, context=self.choices), key)
+        except ValidationError as error:
+            for problem in error.errors():
+                if problem["loc"] == (key,):
+                    raise self.fail(where, _words(problem)) from None
+            return value
+
+    def exclude(self, rules: Any, fields: dict[str, Any]) -> tuple[dict[str, tuple[Any, ...]], ...]:
+        known = {key: values for table in fields.values() for key, values in table.items()}
+        if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
+            raise self.fail("exclude", "must be a list of tables, as in [{activation = 'tanh', depth = 8}]")
+        checked = []
+        for rule in rules:
+            clean = {}
+            for key, value in rule.items():
+                where = f"exclude {key} = {value!r}"
+                if key not in known:
+                    raise self.fail(where, f"the grid has no {key}; it has {', '.join(known)}")
+                first = {name: values[0] for name, values in known.items()}
+                values = value if isinstance(value, list) else [value]
+                clean[key] = tuple(self.value(key, v, first, where) for v in values)
+                for v in clean[key]:
+                    if v not in known[key]:
+                        raise self.fail(where, f"the grid has {key} {', '.join(map(str, known[key]))}")
+            checked.append(clean)
+        return tuple(checked)
+
+    def model(self, model: type[BaseModel], table: str, values: dict[str, Any]) -> Any:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                raise self.fail(f"[{table}] unknown key {key!r}", f"there are {', '.join(model.model_fields)}") from None
+            if problem["type"] == "missing":
+                raise self.fail(f"[{table}] {key}", "is missing") from None
+            raise self.fail(f"[{table}] {key} = {problem['input']!r}", _words(problem)) from None
+
+    def analysis(self, values: dict[str, Any], orders: list[str]) -> Analysis:
+        analysis = self.model(Analysis, "analysis", values)
+        arms = analysis.arms or {order: order for order in orders}
+        for name, order in arms.items():
+            if order not in orders:
+                raise self.fail(f"[analysis] arms.{name} = {order!r}", f"the grid has the orders {', '.join(orders)}")
+            if " - " in name:
+                raise self.fail(f"[analysis] arms.{name}", "an arm's name must not contain ' - '")
+        if len(set(arms.values())) < len(arms):
+            raise self.fail("[analysis] arms", "two arms have the same order")
+        contrasts = analysis.contrasts or tuple(f"{b} - {a}" for a, b in itertools.combinations(arms, 2))
+        for contrast in contrasts:
+            pair = contrast.split(" - ")
+            if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(arms):
+                raise self.fail(
+                    f"[analysis] contrasts = {contrast!r}", f"must be 'arm - arm' with two of {', '.join(arms)}"
+                )
+        if len(set(contrasts)) < len(contrasts):
+            raise self.fail("[analysis] contrasts", "a contrast is listed twice")
+        primary = analysis.primary
+        if primary is None and contrasts:
+            primary = Primary(metric=DEFAULT_METRICS[0], contrast=contrasts[0])
+        if primary and primary.contrast not in contrasts:
+            raise self.fail(
+                f"[analysis] primary.contrast = {primary.contrast!r}", f"there are {', '.join(contrasts) or 'none'}"
+            )
+        named = {f"margin.{metric}": metric for metric in analysis.margin}
+        if primary:
+            named["primary.metric"] = primary.metric
+        for key, metric in named.items():
+            if metric not in self.choices["metric"]:
+                raise self.fail(
+                    f"[analysis] {key}: unknown metric {metric!r}", f"there are {', '.join(self.choices['metric'])}"
+                )
+        return analysis.model_copy(update={"arms": arms, "contrasts": contrasts, "primary": primary})
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    """A pydantic error in our words: without its prefix, lower case, literals as choices."""
+    if problem["type"] == "literal_error":
+        return f"there are {problem['ctx']['expected']}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]
+
+
+def _question(text: str, name: str) -> str:
+    """The comment on the first line, which says what the grid asks; else its name."""
+    first = text.lstrip().partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else name

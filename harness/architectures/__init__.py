@@ -1,0 +1,21 @@
+"""Networks, a file each; the file's name is the architecture's name. `build` finds the file and asks it for a network.
+
+A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and defines
+`build(cell, shape, classes)`: a torch module of the layers in harness.layers, from (S, *shape with B after the
+channels) to logits (S, classes, B). Stem and head are plain weight layers; everything between comes from `block`.
+"""
+
+import importlib
+from math import sqrt
+
+from torch import nn
+
+from grids import Cell
+from harness.layers import maps
+
+
+def build(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The network of `cell` for examples of `shape` (C, *space), its tensors still without seeds and values."""
+    if cell.maxout_width == "matched" and maps(cell) > 1:
+        cell = cell.model_copy(update={"width": max(1, round(cell.width / sqrt(maps(cell))))})
+    return importlib.import_module(f"harness.architectures.{cell.architecture}").build(cell, shape, classes)

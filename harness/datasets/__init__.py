@@ -1,0 +1,84 @@
+"""Data sets, a file each; the file's name is the data set's name. `load` finds the file and asks it for the examples.
+
+A file defines `load()` -> Examples: all training examples (the validation part is cut here, in the same way for every
+data set) and the test examples, as they come, not yet standardised.
+"""
+
+import hashlib
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from grids import WrongUse
+
+VALIDATION_SHARE = 0.1
+SPLIT_SEED = 20_150_211  # of the cut between training and validation examples, the same for every run
+
+
+class DataError(WrongUse):
+    """One line: which file or data set, and what is wrong with it."""
+
+
+class Examples(NamedTuple):
+    """x (N, C, *space) of any number type, y (N,) of classes 0 to classes - 1."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training sees. x float32 (N, C, *space), standardised with the training part's mean and sd of each channel."""
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray  # int64 (N,)
+    x_val: np.ndarray
+    y_val: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int
+    checksum: str  # 16 hexadecimal digits of the SHA-256 of all arrays
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (C, *space)."""
+        return self.x_train.shape[1:]
+
+
+def load(name: str) -> Data:
+    """The data set `name`, split and standardised. DataError where a file is missing or is not what it should be."""
+    return prepare(name, importlib.import_module(f"harness.datasets.{name}").load())
+
+
+def prepare(name: str, examples: Examples) -> Data:
+    """Cut the validation part by a fixed seed, standardise everything with the training part's statistics."""
+    x, y, x_test, y_test, classes = examples
+    permutation = np.random.default_rng(SPLIT_SEED).permutation(len(x))
+    held_out = round(len(x) * VALIDATION_SHARE)
+    val, train = np.sort(permutation[:held_out]), permutation[held_out:]
+    axes = (0, *range(2, x.ndim))
+    mean = x[train].mean(axis=axes, keepdims=True, dtype=np.float64)
+    sd = x[train].std(axis=axes, keepdims=True, dtype=np.float64)
+
+    def standardised(part: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray((part - mean) / np.where(sd == 0, 1, sd), dtype=np.float32)
+
+    arrays = [standardised(x[train]), y[train], standardised(x[val]), y[val], standardised(x_test), y_test]
+    arrays = [array if array.dtype == np.float32 else np.ascontiguousarray(array, dtype=np.int64) for array in arrays]
+    checksum = hashlib.sha256()
+    for array in arrays:
+        checksum.update(array.tobytes())
+    return Data(name, *arrays, classes=classes, checksum=checksum.hexdigest()[:16])
+
+
+def data_home() -> Path:
+    """Where generated and downloaded data are kept: $NORMORDER_DATA, else ~/.cache/normorder."""
+    return Path(os.environ.get("NORMORDER_DATA") or Path.home() / ".cache" / "normorder").expanduser()

@@ -1,0 +1,304 @@
+"""Layers that train S seeds at once, and the block that an order names.
+
+A layer is declared with the shapes of one seed; `stacking.stack` gives every parameter and buffer its leading seed axis.
+Activations are (S, C, B, *space): S seeds, C channels, B batch, *space nothing, (L,) or (H, W). Folding seeds into
+channels is then free and gives torch's kernels their own layout. `solo(s)` of a layer is seed s as torch.nn modules.
+"""
+
+from collections import OrderedDict
+from math import prod, sqrt
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from grids import Cell
+from harness.initialisation import gain, parse
+
+MAXOUT_MAPS = 2  # k, the linear maps of which maxout takes the maximum
+
+
+def fold(x: torch.Tensor) -> torch.Tensor:
+    """(S, C, B) -> (1, S·C, B); (S, C, B, *space) -> (B, S·C, *space). Views both."""
+    return x.flatten(0, 1)[None] if x.ndim == 3 else x.movedim(2, 0).flatten(1, 2)
+
+
+def unfold(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Undo `fold`; the S of x and its layout tell how."""
+    return y[0].unflatten(0, (len(x), -1)) if x.ndim == 3 else y.unflatten(1, (len(x), -1)).movedim(0, 2)
+
+
+def _copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:
+    """`module` with its tensors overwritten by those of seed s, in their dtype and on their device."""
+    first = next(iter(tensors.values()))
+    module = module.to(device=first.device, dtype=first.dtype)
+    with torch.no_grad():
+        for name, value in tensors.items():
+            getattr(module, name).copy_(value[s])
+    return module
+
+
+class Layer(nn.Module):
+    """What every layer can do: draw its tensors for one seed, and become torch.nn modules for one seed."""
+
+    def draw(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Initial value of parameter or buffer `name`, one seed."""
+        raise AssertionError(f"{type(self).__name__} has no tensors")
+
+    def solo(self, s: int) -> nn.Module:
+        raise AssertionError(f"{type(self).__name__} has no twin")
+
+    def declare(self, name: str, *shape: int, buffer: bool = False) -> None:
+        """A parameter or buffer of one seed, without values until `stack` draws them."""
+        empty = torch.empty(shape, device="meta")
+        if buffer:
+            self.register_buffer(name, empty)
+        else:
+            self.register_parameter(name, nn.Parameter(empty))
+
+
+class Weight(Layer):
+    """Linear map (kernel = ()) or convolution that keeps the space, of each seed; zero bias, normal weights.
+
+    weight (S, C_out, C_in, *kernel), bias (S, C_out). (S, C_in, B, *space) -> (S, C_out, B, *space / stride)
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1, gain: float = 1.0):
+        super().__init__()
+        if any(size % 2 == 0 for size in kernel):
+            raise ValueError(f"kernel {kernel}: sizes must be odd, so that the convolution keeps the space")
+        self.kernel, self.stride, self.gain = kernel, stride, gain
+        self.declare("weight", c_out, c_in, *kernel)
+        self.declare("bias", c_out)
+
+    def draw(self, name, shape, rng):
+        if name == "bias":
+            return np.zeros(shape)
+        return rng.standard_normal(shape) * (self.gain / sqrt(prod(shape[1:])))
+
+    def forward(self, x):
+        if not self.kernel:
+            return torch.baddbmm(self.bias[..., None], self.weight, x)  # (S, C_out, B)
+        convolution = (F.conv1d, F.conv2d)[len(self.kernel) - 1]
+        padding = tuple(size // 2 for size in self.kernel)
+        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
+        return unfold(convolution(fold(x), weight, bias, self.stride, padding, groups=len(x)), x)
+
+    def solo(self, s):
+        c_out, c_in = self.weight.shape[1:3]
+        if not self.kernel:
+            twin = nn.Linear(c_in, c_out)
+        else:
+            kind = (nn.Conv1d, nn.Conv2d)[len(self.kernel) - 1]
+            twin = kind(c_in, c_out, self.kernel, self.stride, tuple(size // 2 for size in self.kernel))
+        return _copied(twin, s, weight=self.weight, bias=self.bias)
+
+
+class BatchNorm(Layer):
+    """Batch normalization (Ioffe and Szegedy 2015) of each channel of each seed, with scale, shift and running averages.
+
+    `momentum` (0.1) and `eps` (1e-5) are torch's defaults; the running variance is the unbiased one. `space` counts the
+    dimensions of *space: only the twin asks.
+    """
+
+    def __init__(self, channels: int, space: int = 0, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__()
+        self.space, self.momentum, self.eps = space, momentum, eps
+        self.declare("weight", channels)
+        self.declare("bias", channels)
+        self.declare("running_mean", channels, buffer=True)
+        self.declare("running_var", channels, buffer=True)
+
+    def draw(self, name, shape, rng):
+        return np.ones(shape) if name in ("weight", "running_var") else np.zeros(shape)
+
+    def forward(self, x):
+        tensors = (self.running_mean, self.running_var, self.weight, self.bias)
+        y = F.batch_norm(fold(x), *(t.view(-1) for t in tensors), self.training, self.momentum, self.eps)
+        return unfold(y, x)
+
+    def solo(self, s):
+        kind = nn.BatchNorm2d if self.space == 2 else nn.BatchNorm1d
+        twin = kind(self.weight.shape[1], self.eps, self.momentum)
+        tensors = ("weight", "bias", "running_mean", "running_var")
+        return _copied(twin, s, **{name: getattr(self, name) for name in tensors})
+
+
+class PReLU(Layer):
+    """max(x, 0) + slope · min(x, 0) with one learnt slope a layer and seed (He et al. 2015), as in torch.nn.PReLU."""
+
+    def __init__(self, slope: float):
+        super().__init__()
+        self.slope = slope
+        self.declare("weight", 1)
+
+    def draw(self, name, shape, rng):
+        return np.full(shape, self.slope)
+
+    def forward(self, x):
+        slope = self.weight.view(-1, *[1] * (x.ndim - 1))  # (S, 1, 1, ...)
+        return torch.where(x > 0, x, slope * x)
+
+    def solo(self, s):
+        return _copied(nn.PReLU(), s, weight=self.weight)
+
+
+class Maxout(Layer):
+    """Maximum over k = 2 maps (Goodfellow et al. 2013, arXiv:1302.4389): (S, 2·C, B, *space) -> (S, C, B, *space).
+
+    The maps are the channels c and C + c of the weight layer before it, which is therefore twice as wide: a block of
+    C channels has about twice the parameters of a block with another activation. The recipe field
+    `maxout_width = "matched"` divides the width by sqrt(2) instead, which makes the parameters about equal.
+    """
+
+    def forward(self, x):
+        return torch.maximum(*x.chunk(MAXOUT_MAPS, dim=1))
+
+    def solo(self, s):
+        return _MaxoutTwin()
+
+
+class _MaxoutTwin(nn.Module):
+    """torch.nn has no maxout. (B, 2·C, *space) -> (B, C, *space)"""
+
+    def forward(self, x):
+        return x.unflatten(1, (MAXOUT_MAPS, -1)).amax(1)
+
+
+class LeCunTanh(nn.Module):
+    """1.7159 · tanh(2x / 3) (LeCun et al. 1998, Efficient BackProp)."""
+
+    def forward(self, x):
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Dropout(Layer):
+    """Dropout whose masks come from a generator for each seed, which `stack` provides as `generators`."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+        self.generators: list[torch.Generator] = []
+
+    def forward(self, x):
+        if not self.training or self.rate == 0:
+            return x
+        return torch.stack([dropped(each, self.rate, g) for each, g in zip(x, self.generators, strict=True)])
+
+    def solo(self, s):
+        return _DropoutTwin(self.rate, self.generators[s])
+
+
+def dropped(x: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
+    """(C, B, *space) of one seed with a share `rate` set to 0 and the rest scaled up."""
+    keep = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    return x * keep / (1 - rate)
+
+
+class _DropoutTwin(nn.Dropout):
+    """nn.Dropout that draws the masks of its seed, from where that seed's generator stands now."""
+
+    def __init__(self, rate: float, generator: torch.Generator):
+        super().__init__(rate)
+        self.generator = torch.Generator(generator.device)
+        self.generator.set_state(generator.get_state())
+
+    def forward(self, x):
+        if not self.training or self.p == 0:
+            return x
+        return dropped(x.movedim(0, 1), self.p, self.generator).movedim(1, 0)
+
+
+class Flatten(Layer):
+    """Space into channels: (S, C, B, *space) -> (S, C·space, B)."""
+
+    def forward(self, x):
+        return x.movedim(2, -1).flatten(1, -2)
+
+    def solo(self, s):
+        return nn.Flatten()
+
+
+class MeanSpace(Layer):
+    """Global average pooling: (S, C, B, *space) -> (S, C, B)."""
+
+    def forward(self, x):
+        return x.flatten(3).mean(-1)
+
+    def solo(self, s):
+        return _MeanSpaceTwin()
+
+
+class _MeanSpaceTwin(nn.Module):
+    """(B, C, *space) -> (B, C)"""
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool1d(x.flatten(2), 1)[..., 0]
+
+
+class MaxPool(Layer):
+    """Maximum over windows of 2 with stride 2 in each of `space` dimensions; an odd last place is left out."""
+
+    def __init__(self, space: int):
+        super().__init__()
+        self.space = space
+
+    def forward(self, x):
+        return unfold((F.max_pool1d, F.max_pool2d)[self.space - 1](fold(x), 2), x)
+
+    def solo(self, s):
+        return (nn.MaxPool1d, nn.MaxPool2d)[self.space - 1](2)
+
+
+# How each activation is made from its parameter. What acts on each number alone is torch's own module in both layouts.
+MAKE_ACTIVATION = {
+    "identity": lambda _: nn.Identity(),
+    "relu": lambda _: nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": PReLU,
+    "elu": nn.ELU,
+    "gelu": lambda _: nn.GELU(),
+    "silu": lambda _: nn.SiLU(),
+    "selu": lambda _: nn.SELU(),
+    "softplus": lambda _: nn.Softplus(),
+    "tanh": lambda _: nn.Tanh(),
+    "sigmoid": lambda _: nn.Sigmoid(),
+    "softsign": lambda _: nn.Softsign(),
+    "lecun_tanh": lambda _: LeCunTanh(),
+    "maxout": lambda _: Maxout(),
+}
+
+
+class Block(nn.Sequential):
+    """The layers of one order, each under its name in the order."""
+
+
+def maps(cell: Cell) -> int:
+    """Channels before the activation for each channel after it: k for maxout, else 1."""
+    return MAXOUT_MAPS if parse(cell.activation)[0] == "maxout" else 1
+
+
+def flow(cell: Cell, channels: int) -> int:
+    """Channels that flow between blocks of `channels`: k times as many where maxout comes before the weight."""
+    names = cell.order.split("-")
+    return channels * maps(cell) if names.index("act") < names.index("weight") else channels
+
+
+def block(cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1) -> Block:
+    """The block that `cell.order` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), B, *space / stride)."""
+    name, parameter = parse(cell.activation)
+    layers, c = OrderedDict(), flow(cell, c_in)
+    for layer in cell.order.split("-"):
+        match layer:
+            case "weight":
+                layers[layer] = Weight(c, c_out * maps(cell), kernel, stride, gain(cell.activation))
+                c = c_out * maps(cell)
+            case "act":
+                layers[layer] = MAKE_ACTIVATION[name](parameter)
+                c //= maps(cell)
+            case "bn":
+                layers[layer] = BatchNorm(c, space=len(kernel))
+            case "drop":
+                layers[layer] = Dropout(cell.dropout)
+    return Block(layers)

@@ -1,0 +1,126 @@
+"""What is left to do: the runs of a grid that the store has not finished, grouped into trials. No torch here."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+from grids import Cell, Grid, Run, WrongUse, identity
+from harness import HERE, convolves
+from harness.datasets import Data
+from harness.engine import batch_sizes, bits_need_one_seed, block_size
+
+TRAINED_BY = ("layers.py", "initialisation.py", "stacking.py", "training.py", "evaluation.py")
+
+
+class PlanError(WrongUse):
+    """One line: a cell that cannot be trained, and why."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell with a block of S seeds, trained together in one process."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(self.cell, seed) for seed in self.seeds]
+
+    def trial_id(self, engine: str, code: str, data: str) -> str:
+        return identity({**self.cell.content(), "seeds": self.seeds, "engine": engine, "code": code, "data": data})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a grid by what is to be done with them."""
+
+    missing: tuple[Run, ...]
+    finished: int
+    failed: int  # and not to be run again
+    outdated: Mapping[str, int]  # finished runs made by another version of a file, by that file
+
+
+def make_plan(
+    grid: Grid,
+    finished: Mapping[str, tuple[str, str]],
+    failed: Collection[str],
+    data: Mapping[str, Data],
+    fresh: bool = False,
+    retry: bool = False,
+) -> Plan:
+    """Set difference of the grid's runs and what the store has. PlanError where a cell does not fit its data set.
+
+    finished: by run_id, the versions of code and data. fresh: run again what other versions made. retry: and what failed.
+    """
+    for cell in grid.cells():
+        if cell.batch > len(data[cell.dataset].x_train):
+            raise PlanError(
+                f"batch = {cell.batch}: larger than the training part of {cell.dataset} "
+                f"({len(data[cell.dataset].x_train)} examples)"
+            )
+    missing, done, given_up, outdated = [], 0, 0, Counter()
+    for run in grid.runs():
+        run_id = run.run_id
+        if run_id in finished:
+            changed = _changed(run.cell, finished[run_id], data)
+            if changed:
+                outdated[changed] += 1
+            if changed and fresh:
+                missing.append(run)
+            else:
+                done += 1
+        elif run_id in failed and not retry:
+            given_up += 1
+        else:
+            missing.append(run)
+    return Plan(tuple(missing), done, given_up, dict(outdated))
+
+
+def _changed(cell: Cell, version: tuple[str, str], data: Mapping[str, Data]) -> str | None:
+    """What differs from the version that made a run: its data set, its architecture's file or the code around it."""
+    if version[1] != data[cell.dataset].checksum:
+        return f"the data set {cell.dataset}"
+    return None if version[0] == code_version(cell.architecture) else f"{cell.architecture}.py or the training code"
+
+
+@cache
+def code_version(architecture: str) -> str:
+    """Hash of the files that decide a run's numbers: its architecture's and those that train it."""
+    digest = hashlib.sha256()
+    for name in (f"architectures/{architecture}.py", "architectures/__init__.py", *TRAINED_BY):
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int) -> list[Trial]:
+    """Trials, each run in exactly one, the most expensive first so that the last ones to end are short.
+
+    slots: trials that the cluster runs at once.
+    """
+    seeds: dict[Cell, list[int]] = defaultdict(list)
+    for run in missing:
+        seeds[run.cell].append(run.seed)
+    total = sum(map(len, seeds.values()))
+    trials = []
+    for cell, block in seeds.items():
+        examples = data[cell.dataset]
+        sizes = batch_sizes(cell.batch, examples)
+        size = block_size(cell, convolves(cell.architecture), prod(examples.shape), sizes, total, slots)
+        trials += [Trial(cell, tuple(block[i : i + size])) for i in range(0, len(block), size)]
+    return sorted(trials, key=lambda trial: -_work(trial, data[trial.cell.dataset]))
+
+
+def seeds_in_engine(cell: Cell, data: Data) -> int | None:
+    """S where the bits of a run depend on it, else None."""
+    return 1 if bits_need_one_seed(cell, convolves(cell.architecture), batch_sizes(cell.batch, data)) else None
+
+
+def _work(trial: Trial, data: Data) -> float:
+    """Multiplications of a trial up to a factor: enough to put long trials first."""
+    cell = trial.cell
+    space = prod(data.shape[1:]) * 9 if convolves(cell.architecture) else 1
+    return len(trial.seeds) * cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space

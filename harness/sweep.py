@@ -1,0 +1,127 @@
+"""Send trials to a Ray cluster. The only file that imports ray.
+
+Workers write their own rows to the store, and errors inside a trial become rows there, so all that Ray Tune is asked
+for is scheduling and retries of lost workers. Its own state is thrown away: the store is the only memory.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+
+from grids import WrongUse
+from harness.datasets import Data
+from harness.plan import Trial
+from harness.trial import failed_tables, run_trial
+from results import Store
+
+TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
+RETRIES = 2  # of a trial whose worker was lost
+OBJECT_STORE_BYTES = 500_000_000
+
+Outcome = Mapping[str, int]  # runs that are done, diverged, failed
+
+
+class ClusterError(WrongUse):
+    """One line: what the cluster cannot give."""
+
+
+@contextmanager
+def cluster(address: str | None = None):
+    """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once."""
+    started_here = not ray.is_initialized()
+    if started_here:
+        local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+        except ConnectionError as error:
+            raise ClusterError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+    try:
+        slots = int(ray.cluster_resources().get("CPU", 0))
+        if slots < 1:
+            raise ClusterError("a trial needs 1 CPU, the cluster has none")
+        yield slots
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def run_trials(
+    trials: list[Trial],
+    data: Mapping[str, Data],
+    store: Store,
+    provenance: Mapping[str, str],
+    on_outcome: Callable[[Trial, Outcome], None],
+    on_start: Callable[[Trial], None],
+) -> None:
+    """Train every trial on the cluster that `cluster` gave. Calls back as trials start and end."""
+    shared = {name: ray.put(each) for name, each in data.items()}
+    for first in range(0, len(trials), TRIALS_A_FIT):
+        part = trials[first : first + TRIALS_A_FIT]
+        watcher = _Watcher(part, data, store, provenance, on_outcome, on_start)
+        scratch = tempfile.mkdtemp(prefix="normorder-")
+        try:
+            tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(
+                        _train, trials=part, data=shared, store=str(store.path), provenance=dict(provenance)
+                    ),
+                    {"cpu": 1},
+                ),
+                param_space={"index": tune.grid_search(list(range(len(part))))},
+                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[watcher],
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train(config, trials, data, store, provenance):
+    """What a worker does with one trial."""
+    trial = trials[config["index"]]
+    tables = run_trial(trial, ray.get(data[trial.cell.dataset]), provenance)
+    Store(store).write(tables)
+    statuses = tables["runs"]["status"].to_pylist()
+    return {status: statuses.count(status) for status in ("done", "diverged", "failed")}
+
+
+class _Watcher(tune.Callback):
+    """Tells what happens to trials; writes the rows of those that Ray Tune gives up."""
+
+    def __init__(self, trials, data, store, provenance, on_outcome, on_start):
+        self.trials, self.data, self.store, self.provenance = trials, data, store, provenance
+        self.on_outcome, self.on_start = on_outcome, on_start
+
+    def on_trial_start(self, iteration, trials, trial, **info):
+        self.on_start(self.trials[trial.config["index"]])
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        self.on_outcome(self.trials[trial.config["index"]], trial.last_result)
+
+    def on_trial_error(self, iteration, trials, trial, **info):
+        ours = self.trials[trial.config["index"]]
+        error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
+        data = self.data[ours.cell.dataset]
+        self.store.write(failed_tables(ours, data, self.provenance, error, datetime.now(UTC)))
+        self.on_outcome(ours, {"failed": len(ours.seeds)})
+
+    def __getstate__(self):
+        return {}  # Tune saves its callbacks with its state, which nobody reads

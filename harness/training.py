@@ -1,0 +1,204 @@
+"""Train one cell with a block of seeds as one stacked model. Pure: no Ray, no files, no clock but its timer.
+
+The sum of the S mean losses is differentiated once and the optimiser works number by number, so the seeds never meet.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from grids import Cell
+from harness.architectures import build
+from harness.datasets import Data
+from harness.evaluation import Measured, evaluate, reestimate
+from harness.layers import BatchNorm
+from harness.stacking import stack, stream
+
+
+@dataclass
+class Training:
+    """What came out, for seeds in the order given. Metrics are NaN for seeds that diverged."""
+
+    seeds: tuple[int, ...]
+    diverged_at: np.ndarray  # (S,) epoch with the first non-finite loss, 0 where there was none
+    metrics: dict[str, np.ndarray]  # by column of `runs`, float64 (S,)
+    best_epoch: np.ndarray  # (S,)
+    curves: list[dict[str, object]]  # by epoch and split, each number (S,)
+    correct: np.ndarray  # bool (S, test examples)
+    parameters: int
+    wall_s: float = field(default=math.nan)
+
+
+def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu") -> Training:
+    """Train `cell` with each of `seeds` on `data` and measure it: every epoch, at the end, and at the best epoch."""
+    start = time.perf_counter()
+    tensors = on_device(data, device)
+    model = stack(build(cell, data.shape, data.classes), list(seeds), device=device)
+    model.train()
+    parameters = list(model.parameters())
+    optimiser = make_optimiser(cell, parameters)
+    steps = len(data.x_train) // cell.batch
+    diverged_at = torch.zeros(len(seeds), dtype=torch.long, device=device)
+    best = _Best(model, len(seeds), device)
+    at_start = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
+    curves = [_row(0, "val", at_start)]
+    for epoch in range(1, cell.epochs + 1):
+        batches = batch_order(seeds, epoch, len(data.x_train), cell.batch).to(device)  # (steps, S, B)
+        losses, hits = _epoch(model, optimiser, cell, tensors, batches, epoch)
+        measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
+        finite = losses.isfinite().all(0) & measured.loss.isfinite()
+        diverged_at[~finite & (diverged_at == 0)] = epoch
+        curves.append(_row(epoch, "train", None, losses, hits / cell.batch, _gradient_norm(parameters), cell, steps))
+        curves.append(_row(epoch, "val", measured))
+        best.update(epoch, torch.where(diverged_at == 0, measured.accuracy, -1.0))
+        if (diverged_at > 0).all():
+            break
+    metrics, correct, ok = _final_metrics(model, best, cell, tensors, len(seeds))
+    diverged_at[~ok & (diverged_at == 0)] = epoch
+    lost = (diverged_at > 0).cpu().numpy()
+    return Training(
+        seeds=tuple(seeds),
+        diverged_at=diverged_at.cpu().numpy(),
+        metrics={name: np.where(lost, np.nan, value.cpu().numpy()) for name, value in metrics.items()},
+        best_epoch=best.epoch.cpu().numpy(),
+        curves=curves,
+        correct=correct.cpu().numpy(),
+        parameters=sum(p.numel() for p in parameters) // len(seeds),
+        wall_s=time.perf_counter() - start,
+    )
+
+
+def on_device(data: Data, device: str) -> dict[str, torch.Tensor]:
+    """The arrays of `data` as tensors; on the CPU without a copy."""
+    with warnings.catch_warnings():
+        # Ray's object store gives read-only arrays; the tensors over them are never written to.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        names = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+        return {name: torch.from_numpy(getattr(data, name)).to(device) for name in names}
+
+
+def batch_order(seeds: Sequence[int], epoch: int, examples: int, batch: int) -> torch.Tensor:
+    """Indices of the examples of each step, from (seed, epoch) alone. (steps, S, B)"""
+    steps = examples // batch
+    order = [stream(seed, f"batches.{epoch}").permutation(examples)[: steps * batch] for seed in seeds]
+    return torch.from_numpy(np.stack(order)).unflatten(1, (steps, batch)).movedim(1, 0).contiguous()
+
+
+def learning_rate(cell: Cell, step: int, total: int) -> float:
+    """Learning rate of step 0 to total − 1.
+
+    cosine: from lr to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts). onecycle: up by a cosine from
+    lr / 25 over the first 30 % of the steps, then down to lr / 250,000 (Smith and Topin 2018, arXiv:1708.07120, with the
+    shape of torch.optim.lr_scheduler.OneCycleLR; momentum stays).
+    """
+    if cell.schedule == "constant":
+        return cell.lr
+    if cell.schedule == "cosine":
+        return cell.lr * (1 + math.cos(math.pi * step / total)) / 2
+    low, last, peak = cell.lr / 25, cell.lr / 25 / 1e4, max(0.3 * total - 1, 0.0)
+    if step <= peak:
+        begin, end, share = low, cell.lr, step / peak if peak else 1.0
+    else:
+        begin, end, share = cell.lr, last, (step - peak) / max(total - 1 - peak, 1e-12)
+    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def make_optimiser(cell: Cell, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """foreach, not fused: the fused kernels' bits depend on S."""
+    if cell.optimiser == "adam":
+        return torch.optim.Adam(parameters, cell.lr, weight_decay=cell.weight_decay, foreach=True)
+    return torch.optim.SGD(parameters, cell.lr, cell.momentum, weight_decay=cell.weight_decay, foreach=True)
+
+
+def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss of each seed and the number it classifies right. x (S, C, B, *space), y (S, B) -> (S,), (S,)"""
+    logits = model(x)  # (S, classes, B)
+    loss = F.cross_entropy(logits, y, reduction="none").mean(1)
+    return loss, (logits.detach().argmax(1) == y).sum(1)
+
+
+def _epoch(model, optimiser, cell, tensors, batches, epoch):
+    """One pass; gradients of the last step stay in the parameters. Losses (steps, S), shares of hits (S,)."""
+    x_train, y_train = tensors["x_train"], tensors["y_train"]
+    steps, seeds, batch = batches.shape
+    losses = torch.empty(steps, seeds, device=x_train.device)
+    hits = torch.zeros(seeds, dtype=torch.long, device=x_train.device)
+    for step, index in enumerate(batches):
+        x = x_train.index_select(0, index.flatten()).unflatten(0, (seeds, batch)).movedim(1, 2)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(cell, (epoch - 1) * steps + step, cell.epochs * steps)
+        optimiser.zero_grad()
+        loss, right = step_losses(model, x, y_train[index])
+        loss.sum().backward()
+        optimiser.step()
+        losses[step] = loss.detach()
+        hits += right
+    return losses, hits / steps
+
+
+def _gradient_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    """L2 norm of each seed's whole gradient: (S,)"""
+    return sum(p.grad.flatten(1).double().square().sum(1) for p in parameters).sqrt()
+
+
+def _row(epoch, split, measured: Measured | None, losses=None, accuracy=None, norm=None, cell=None, steps=0):
+    """Numbers of one epoch and split, each (S,) or one for all seeds."""
+    if measured is not None:
+        loss, accuracy, calibration, lr = measured.loss, measured.accuracy, measured.calibration_error, None
+        norm = torch.full_like(loss, math.nan)
+    else:
+        loss, calibration = losses.double().mean(0), torch.full_like(losses[0], math.nan)
+        lr = learning_rate(cell, (epoch - 1) * steps, cell.epochs * steps)
+    numbers = {"loss": loss, "accuracy": accuracy, "calibration_error": calibration, "gradient_norm": norm}
+    numbers = {name: value.detach().double().cpu().numpy() for name, value in numbers.items()}
+    return {"epoch": epoch, "split": split, "lr": lr, **numbers}
+
+
+class _Best:
+    """Each seed's tensors at its first epoch with the highest validation accuracy."""
+
+    def __init__(self, model: nn.Module, seeds: int, device: str):
+        self.model = model
+        self.accuracy = torch.full((seeds,), -2.0, dtype=torch.float64, device=device)
+        self.epoch = torch.zeros(seeds, dtype=torch.long, device=device)
+        self.tensors = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def update(self, epoch: int, accuracy: torch.Tensor) -> None:
+        better = accuracy > self.accuracy
+        self.accuracy = torch.where(better, accuracy, self.accuracy)
+        self.epoch[better] = epoch
+        for name, value in self.model.state_dict().items():
+            self.tensors[name][better] = value[better]
+
+    def restore(self) -> None:
+        self.model.load_state_dict(self.tensors)
+
+
+def _final_metrics(model, best, cell, tensors, seeds):
+    """Metrics after the last epoch, with re-estimated statistics, and at the best epoch; correct (S, N); all finite (S,)."""
+    metrics: dict[str, torch.Tensor] = {}
+
+    def measure(prefix: str, *parts: str) -> Measured:
+        for part in parts:
+            measured = evaluate(model, seeds, tensors[f"x_{part}"], tensors[f"y_{part}"])
+            for name in ("loss", "accuracy", "calibration_error"):
+                metrics[f"{prefix}{part}_{name}"] = getattr(measured, name)
+        return measured
+
+    correct = measure("", "train", "val", "test").correct
+    ok = torch.stack([metrics[f"{part}_loss"].isfinite() for part in ("train", "val", "test")]).all(0)
+    if any(isinstance(module, BatchNorm) for module in model.modules()):
+        reestimate(model, seeds, tensors["x_train"], cell.batch)
+        measure("reestimated_", "val", "test")
+    else:
+        metrics |= {f"reestimated_{k}": v for k, v in metrics.items() if not k.startswith("train")}
+    best.restore()
+    measure("best_", "train", "val", "test")
+    return metrics, correct, ok

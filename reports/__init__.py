@@ -1,0 +1,1 @@
+"""What the results mean. Needs neither torch nor ray."""
