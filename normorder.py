@@ -1,5 +1,6 @@
 """The one command, and the place where the four rooms meet: grids, harness, results, reports.
 
+$ normorder plan grids/smoke.toml
 $ normorder sweep grids/smoke.toml
 $ normorder report grids/smoke.toml
 """
@@ -12,52 +13,81 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 import harness
 from grids import Grid, WrongUse
 from harness import datasets
-from harness.plan import make_plan
+from harness.engine import MODE
+from harness.plan import Plan, group, make_plan
 from results import METRICS, Store
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
 DEFAULT_GRID = Path("grids/default.toml")
-FINE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 
-GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="GRID")]
+GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
 SeedCount = Annotated[int | None, typer.Option("--seeds", help="seeds of each cell, in place of the grid's count")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="run again what other versions of code or data made")]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
 
 
-def choices() -> dict:
-    return {**harness.choices(), "metric": METRICS}
+class Study(NamedTuple):
+    """A grid, where its results go, what it trains on and what is left to do."""
+
+    grid: Grid
+    store: Store
+    data: dict[str, datasets.Data]
+    plan: Plan
 
 
-def provenance() -> dict[str, str]:
-    """Commit and versions, for every row of a sweep. The commit of this file's checkout, empty outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = ""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        commit += "+" if status.strip() else ""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "ray", "numpy")}}
-    return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
+def open_grid(path: Path, store: Path | None, seeds: int | None) -> tuple[Grid, Store]:
+    grid = Grid.read(path, {**harness.choices(), "metric": METRICS}, seeds)
+    return grid, Store(store or Path("results/data") / grid.name)
 
 
-def open_study(path: Path, store: Path | None, seeds: int | None, fresh: bool = False, retry: bool = False):
-    """Grid, store, data sets and plan: everything that can be wrong before anything is started."""
-    grid = Grid.read(path, choices(), seeds)
-    where = Store(store or Path("results/data") / grid.name)
+def open_study(path: Path, store: Path | None, seeds: int | None, fresh: bool, retry: bool) -> Study:
+    """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started."""
+    grid, where = open_grid(path, store, seeds)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
-    plan = make_plan(grid, where.finished(), where.failed(), data, fresh=fresh, retry=retry)
-    return grid, where, data, plan
+    try:
+        plan = make_plan(grid, where.finished(), where.failed(), data, fresh=fresh, retry=retry)
+    except harness.plan.PlanError as error:
+        raise harness.plan.PlanError(f"{path}: {error}") from None
+    return Study(grid, where, data, plan)
+
+
+def tell(study: Study, trials: int, slots: int) -> None:
+    """The plan in words, on the terminal."""
+    grid, store, _, plan = study
+    cells = sum(1 for _ in grid.cells())
+    print(f"{grid.name}: {grid.question}")
+    print(f"  {cells:,} cells × {grid.seeds.count:,} seeds = {cells * grid.seeds.count:,} runs; store {store.path}")
+    print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
+    print(f" in {trials:,} trials on {slots} slots ({MODE})" if trials else "")
+    if plan.failed:
+        print("  --retry runs again what failed")
+    for what, count in plan.outdated.items():
+        print(f"  {count:,} finished runs were made by another version of {what}; --fresh runs them again")
+
+
+@app.command("plan")
+def plan_command(
+    grid_path: GridPath = DEFAULT_GRID,
+    store: StorePath = None,
+    seeds: SeedCount = None,
+    fresh: Fresh = False,
+    retry: Retry = False,
+) -> None:
+    """Say what a sweep would do, and do nothing."""
+    study = open_study(grid_path, store, seeds, fresh, retry)
+    slots = os.cpu_count() or 1
+    tell(study, len(group(study.plan.missing, study.data, slots)), slots)
 
 
 @app.command()
@@ -70,36 +100,59 @@ def sweep(
     retry: Retry = False,
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
-    grid, where, data, plan = open_study(grid_path, store, seeds, fresh, retry)
+    start = time.monotonic()
+    study = open_study(grid_path, store, seeds, fresh, retry)
+    grid, where, data, plan = study
     if not plan.missing:
-        print(f"nothing to do: {where.path} holds all {plan.finished} runs of {grid.name}")
-        return
+        tell(study, 0, 0)
+        print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
+        raise typer.Exit(FAILED if plan.failed else 0)
     where.check_writable()
-    from harness import sweep as ray_side
-    from harness.plan import group
+    from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
+    from harness.display import Display
+    from harness.trial import check_trainable
 
-    counts = {"done": 0, "diverged": 0, "failed": 0}
-
-    def on_outcome(trial, outcome):
-        for status in counts:
-            counts[status] += outcome.get(status, 0)
-        print(counts, flush=True)
-
+    check_trainable({run.cell for run in plan.missing}, data)
     with ray_side.cluster(address) as slots:
         trials = group(plan.missing, data, slots)
-        ray_side.run_trials(trials, data, where, provenance(), on_outcome, lambda trial: None)
+        tell(study, len(trials), slots)
+        with Display(len(plan.missing)) as display:
+            ray_side.run_trials(trials, data, where, provenance(), display)
+    counts = display.counts
+    print(
+        f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
+        f"in {time.monotonic() - start:.0f} s; store {where.path}"
+    )
+    if conflicts := len(where.conflicts()):
+        print(f"{conflicts:,} rows are in conflict: equal runs by equal engines with other results; see the report")
     if counts["failed"]:
+        print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
+    print(f"next: normorder report {grid_path}" + (f" --store {store}" if store else ""))
+    if counts["failed"] or conflicts:
         raise typer.Exit(FAILED)
 
 
 @app.command()
 def report(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None, seeds: SeedCount = None) -> None:
-    """Build the report of a grid from its store."""
-    from reports import page
+    """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>."""
+    from reports import page  # pandas, scipy and seaborn cost seconds
 
-    grid = Grid.read(grid_path, choices(), seeds)
-    where = Store(store or Path("results/data") / grid.name)
-    print(page.write(grid, where, Path("reports/build") / grid.name))
+    grid, where = open_grid(grid_path, store, seeds)
+    folder = Path("reports/build") / grid.name
+    for line in page.build(grid, where, folder):
+        print(line)
+
+
+def provenance() -> dict[str, str]:
+    """Commit of this file's checkout (empty outside git, '+' where the tree has changes) and versions, for every row."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    commit = ""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        commit += "+" if changes.strip() else ""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "ray", "numpy")}}
+    return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
 def main() -> None:
@@ -108,6 +161,13 @@ def main() -> None:
     except WrongUse as error:
         print(f"normorder: {error}", file=sys.stderr)
         sys.exit(USAGE)
+    except KeyboardInterrupt:
+        print("normorder: interrupted; finished trials are in the store, the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
+        sys.exit(OURS)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,9 @@ class _Reader:
             problem = error.errors()[0]
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                raise self.fail(f"[{table}] unknown key {key!r}", f"there are {', '.join(model.model_fields)}") from None
+                raise self.fail(
+                    f"[{table}] unknown key {key!r}", f"there are {', '.join(model.model_fields)}"
+                ) from None
             if problem["type"] == "missing":
                 raise self.fail(f"[{table}] {key}", "is missing") from None
             raise self.fail(f"[{table}] {key} = {problem['input']!r}", _words(problem)) from None

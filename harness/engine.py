@@ -4,6 +4,7 @@ from grids import Cell
 from harness.datasets import Data
 from harness.initialisation import parse
 
+MODE = "eager"  # torch.compile is not used
 EVALUATION_BATCH = 1000  # examples that are evaluated at once
 MOST_SEEDS = 32
 MOST_NUMBERS = 20_000_000  # parameters of a stacked model, over all its seeds: 80 MB, held about five times
@@ -28,9 +29,7 @@ def bits_need_one_seed(cell: Cell, convolutions: bool, batches: tuple[int, ...],
     return parse(cell.activation)[0] in UNEVEN and any(cell.width * size % LANES for size in batches)
 
 
-def block_size(
-    cell: Cell, convolutions: bool, inputs: int, batches: tuple[int, ...], missing: int, slots: int
-) -> int:
+def block_size(cell: Cell, convolutions: bool, inputs: int, batches: tuple[int, ...], missing: int, slots: int) -> int:
     """S, the seeds that one trial of `cell` trains together: fewer when that keeps more slots busy.
 
     One where bits depend on S: grouped convolutions are slower than a loop on a CPU anyway (0.4 to 0.85 times).
@@ -43,5 +42,5 @@ def block_size(
 
 def describe(device_type: str, capability: str, torch_version: str, seeds: int | None) -> str:
     """The `engine` of a row; `seeds` where bits depend on it."""
-    words = [device_type, capability, f"torch {torch_version}", "eager"]
+    words = [device_type, capability, f"torch {torch_version}", MODE]
     return ", ".join([*words, f"S={seeds}"] if seeds else words)

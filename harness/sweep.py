@@ -7,7 +7,9 @@ for is scheduling and retries of lost workers. Its own state is thrown away: the
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+import logging
+from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -22,6 +25,7 @@ from ray import tune
 
 from grids import WrongUse
 from harness.datasets import Data
+from harness.display import Display
 from harness.plan import Trial
 from harness.trial import failed_tables, run_trial
 from results import Store
@@ -29,8 +33,6 @@ from results import Store
 TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 OBJECT_STORE_BYTES = 500_000_000
-
-Outcome = Mapping[str, int]  # runs that are done, diverged, failed
 
 
 class ClusterError(WrongUse):
@@ -62,14 +64,14 @@ def run_trials(
     data: Mapping[str, Data],
     store: Store,
     provenance: Mapping[str, str],
-    on_outcome: Callable[[Trial, Outcome], None],
-    on_start: Callable[[Trial], None],
+    display: Display,
 ) -> None:
-    """Train every trial on the cluster that `cluster` gave. Calls back as trials start and end."""
+    """Train every trial on the cluster that `cluster` gave, and show it."""
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the result files that we asked it not to write
     shared = {name: ray.put(each) for name, each in data.items()}
     for first in range(0, len(trials), TRIALS_A_FIT):
         part = trials[first : first + TRIALS_A_FIT]
-        watcher = _Watcher(part, data, store, provenance, on_outcome, on_start)
+        watcher = _Watcher(part, data, store, provenance, display)
         scratch = tempfile.mkdtemp(prefix="normorder-")
         try:
             tune.Tuner(
@@ -100,28 +102,30 @@ def _train(config, trials, data, store, provenance):
     tables = run_trial(trial, ray.get(data[trial.cell.dataset]), provenance)
     Store(store).write(tables)
     statuses = tables["runs"]["status"].to_pylist()
-    return {status: statuses.count(status) for status in ("done", "diverged", "failed")}
+    return {"runs": dict(Counter(statuses))}  # in one key: Tune has a meaning of its own for "done"
 
 
 class _Watcher(tune.Callback):
-    """Tells what happens to trials; writes the rows of those that Ray Tune gives up."""
+    """Tells the display what happens to trials; writes the rows of those that Ray Tune gives up."""
 
-    def __init__(self, trials, data, store, provenance, on_outcome, on_start):
+    def __init__(self, trials, data, store, provenance, display):
         self.trials, self.data, self.store, self.provenance = trials, data, store, provenance
-        self.on_outcome, self.on_start = on_outcome, on_start
+        self.display = display
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        self.on_start(self.trials[trial.config["index"]])
+        index = trial.config["index"]
+        self.display.trial_started(index, len(self.trials[index].seeds))
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        self.on_outcome(self.trials[trial.config["index"]], trial.last_result)
+        self.display.trial_ended(trial.config["index"], trial.last_result["runs"])
 
     def on_trial_error(self, iteration, trials, trial, **info):
-        ours = self.trials[trial.config["index"]]
+        index = trial.config["index"]
+        ours = self.trials[index]
         error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
         data = self.data[ours.cell.dataset]
         self.store.write(failed_tables(ours, data, self.provenance, error, datetime.now(UTC)))
-        self.on_outcome(ours, {"failed": len(ours.seeds)})
+        self.display.trial_ended(index, {"failed": len(ours.seeds)})
 
     def __getstate__(self):
         return {}  # Tune saves its callbacks with its state, which nobody reads

@@ -4,7 +4,7 @@ import os
 import platform
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,13 +12,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from grids import Cell
+from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import describe
-from harness.plan import Trial, code_version, seeds_in_engine
+from harness.plan import PlanError, Trial, code_version, seeds_in_engine
 from harness.training import Training, train
 from results import METRICS, table
 
 _CPUINFO = Path("/proc/cpuinfo")
+
+
+def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
+    """PlanError for the first cell whose architecture refuses it, as a convolution does without space."""
+    for cell in cells:
+        examples = data[cell.dataset]
+        try:
+            build(cell, examples.shape, examples.classes)
+        except ValueError as error:
+            raise PlanError(f"architecture {cell.architecture}, data set {cell.dataset}: {error}") from None
 
 
 def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: str = "cpu") -> dict[str, pa.Table]:
@@ -78,6 +90,7 @@ def _common(trial: Trial, data: Data, provenance: Mapping[str, str], device: str
         **cell.model_dump(),
         "seed": list(trial.seeds),
         "train_examples": len(data.x_train),
+        "val_examples": len(data.x_val),
         "test_examples": len(data.x_test),
         "classes": data.classes,
         "engine": engine,

@@ -62,13 +62,18 @@ RUNS = pa.schema(
         _field("error", pa.string(), "reason of diverged and failed"),
         _field("epochs_run", pa.int64(), "epochs with finite losses"),
         _field("train_examples", pa.int64(), "size of the training part"),
+        _field("val_examples", pa.int64(), "size of the validation part"),
         _field("test_examples", pa.int64(), "size of the test set"),
         _field("classes", pa.int64(), "number of classes"),
         *_metrics(),
         _field("best_epoch", pa.int64(), "first epoch with the highest validation accuracy"),
         _field("wall_s", pa.float64(), "time of the trial divided by its seeds", "s"),
         _field("parameters", pa.int64(), "trainable numbers of one seed's network"),
-        _field("engine", pa.string(), "device type, CPU capability, torch version, S where bits depend on it, compiled or not"),
+        _field(
+            "engine",
+            pa.string(),
+            "device type, CPU capability, torch version, S where bits depend on it, compiled or not",
+        ),
         _field("code", pa.string(), "hash of the architecture's file and of what trains it"),
         _field("data", pa.string(), "checksum of the prepared data set"),
         _field("commit", pa.string(), "git commit, '+' appended where the tree had changes; empty outside git"),
@@ -100,7 +105,9 @@ EXAMPLES = pa.schema(
         TRIAL,
         _field("seeds", pa.int64(), "finished seeds that are counted"),
         _field("run_ids", pa.list_(pa.string()), "their runs"),
-        _field("correct", pa.list_(pa.int32()), "of each test example, the number of these seeds that classify it right"),
+        _field(
+            "correct", pa.list_(pa.int32()), "of each test example, the number of these seeds that classify it right"
+        ),
     ]
 )
 SCHEMAS = {"runs": RUNS, "curves": CURVES, "examples": EXAMPLES}

@@ -115,9 +115,7 @@ def _read(path: Path, name: str, columns: Iterable[str] | None) -> pa.Table:
         with pq.ParquetFile(path) as file:
             version = (file.schema_arrow.metadata or {}).get(b"schema_version", b"").decode()
             if version != str(SCHEMA_VERSION):
-                raise StoreError(
-                    f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}"
-                )
+                raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
             wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
             read = conform(file.read(columns=wanted), name)
     except (pa.ArrowInvalid, OSError) as error:

@@ -1,0 +1,320 @@
+"""Paired statistics: arrays in, numbers out. Pairs lie along axis 0, comparisons along axis 1, NaN is a missing pair.
+
+No loop runs over comparisons. Shapes: (n, K) for n pairs (the seeds) and K comparisons (the cells of one family),
+(K,) for what is known of each comparison. d is the difference of a pair, first arm minus second.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+LEVEL = 0.95  # of the intervals of single comparisons
+EXACT_FLIPS = 100_000  # sign patterns up to which the sign-flip test counts them all
+FLIP_SEED = 20_150_211
+MOST_PAIRS = 10**7  # where the search for seeds_needed ends
+FEWEST_PAIRS = 5  # for a verdict
+SKEWED, FEWEST_FOR_SKEW = 1.0, 10
+POWER_NODES = 2000
+
+Array = np.ndarray
+
+
+class Moments(NamedTuple):
+    """n: pairs, int (K,). mean, sd: of the differences, (K,); NaN where n < 1 and n < 2."""
+
+    n: Array
+    mean: Array
+    sd: Array
+
+    @property
+    def error(self) -> Array:
+        """Standard error of the mean; infinite where n < 2."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.n < 2, np.inf, self.sd / np.sqrt(np.maximum(self.n, 1)))
+
+    @property
+    def freedom(self) -> Array:
+        """Degrees of freedom, at least 1 so that quantiles exist; `error` says where they mean nothing."""
+        return np.maximum(self.n - 1, 1)
+
+
+def score(values: Array, diverged: Array, worst: Array) -> Array:
+    """Outcomes with diverged runs at their worst: values (n, K), diverged bool (n, K), worst (K,) -> (n, K)"""
+    return np.where(diverged, worst, values)
+
+
+def worst_outcome(metric_is_share: bool, classes: Array, losses_a: Array, losses_b: Array) -> Array:
+    """What a diverged run counts as: accuracy of guessing, or the larger of ln classes and the worst finite loss. (K,)"""
+    if metric_is_share:
+        return 1 / np.asarray(classes, float)
+    both = np.concatenate([losses_a, losses_b])
+    finite = np.where(np.isfinite(both), both, -np.inf).max(0, initial=-np.inf)
+    return np.maximum(np.log(classes), finite)
+
+
+def moments(d: Array, floor: Array | float = 0.0) -> Moments:
+    """Count, mean and sd (n − 1 in the denominator) of d (n, K), the sd at least `floor` (K,)."""
+    there = np.isfinite(d)
+    n = there.sum(0)
+    filled = np.where(there, d, 0.0)
+    mean = np.divide(filled.sum(0), n, out=np.full(n.shape, np.nan), where=n > 0)
+    squares = np.where(there, (filled - np.nan_to_num(mean)) ** 2, 0.0).sum(0)
+    variance = np.divide(squares, n - 1, out=np.full(n.shape, np.nan), where=n > 1)
+    return Moments(n, mean, np.maximum(np.sqrt(variance), floor))
+
+
+def t_test(m: Moments) -> Array:
+    """Two-sided p of the paired t test of mean 0 (Student 1908). 1 where n < 2. (K,)
+
+    Where all differences are equal (sd 0 and no floor) p is 0, or 1 if they are 0.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(m.mean) / m.error
+    return _certain(2 * stats.t.sf(t, m.freedom), m.n >= 2)
+
+
+def t_interval(m: Moments, level: Array | float = LEVEL) -> tuple[Array, Array]:
+    """Student t interval of the mean at `level`; unbounded where n < 2. (K,), (K,)"""
+    half = np.where(m.n < 2, np.inf, stats.t.ppf((1 + np.asarray(level)) / 2, m.freedom) * np.nan_to_num(m.error))
+    return m.mean - half, m.mean + half
+
+
+def tost(m: Moments, margin: float) -> Array:
+    """p of two one-sided t tests (Schuirmann 1987): that the mean lies within ±margin. 1 where n < 2. (K,)"""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        above, below = (m.mean + margin) / m.error, (m.mean - margin) / m.error
+    p = np.maximum(stats.t.sf(above, m.freedom), stats.t.cdf(below, m.freedom))
+    return _certain(p, m.n >= 2)
+
+
+def sign_flip(d: Array) -> Array:
+    """Two-sided p of the sign-flip test of symmetry about 0 (Fisher 1935), by the sum of differences. 1 where n = 0. (K,)
+
+    Exact while 2ⁿ⁻¹ ≤ 100,000; else as many draws with a fixed seed, p = (b + 1) / (B + 1) (Phipson and Smyth 2010).
+    """
+    there = np.isfinite(d)
+    n = there.sum(0)
+    # Missing pairs to the end, as zeros: flipping them changes nothing.
+    packed = np.take_along_axis(np.where(there, d, 0.0), np.argsort(~there, axis=0, kind="stable"), axis=0)
+    p = np.ones(d.shape[1])
+    exact = (n > 0) & (2.0 ** (n - 1) <= EXACT_FLIPS)
+    if exact.any():
+        most = n[exact].max()
+        bits = np.arange(2 ** (most - 1))[:, None] >> np.arange(most) & 1  # the last pair keeps its sign: symmetry
+        p[exact] = _share_as_extreme(1 - 2 * bits.astype(float), packed[:most, exact])
+    drawn = (n > 0) & ~exact
+    if drawn.any():
+        signs = 1.0 - 2.0 * np.random.default_rng(FLIP_SEED).integers(0, 2, (EXACT_FLIPS, len(d)))
+        share = _share_as_extreme(signs, packed[:, drawn])
+        p[drawn] = (share * EXACT_FLIPS + 1) / (EXACT_FLIPS + 1)
+    return p
+
+
+def _share_as_extreme(signs: Array, d: Array) -> Array:
+    """Share of sign patterns (M, n) under which |sum| is at least that of d (n, K). (K,)"""
+    observed = np.abs(d.sum(0))
+    enough = observed - 1e-12 * np.abs(d).sum(0)  # sums of the same numbers in another order are equal
+    extreme = np.zeros(d.shape[1])
+    chunk = max(1, 2**22 // max(d.shape[1], 1))
+    for start in range(0, len(signs), chunk):
+        extreme += (np.abs(signs[start : start + chunk] @ d) >= enough).sum(0)
+    return extreme / len(signs)
+
+
+def effect_size(m: Moments) -> Array:
+    """d_z = mean / sd with the exact small-sample correction (Hedges 1981). NaN where n < 3. (K,)"""
+    nu = np.maximum(m.n - 1, 2).astype(float)
+    correction = np.exp(special.gammaln(nu / 2) - special.gammaln((nu - 1) / 2)) / np.sqrt(nu / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(m.n < 3, np.nan, correction * m.mean / m.sd)
+
+
+def improvement(d: Array, larger_is_better: bool) -> tuple[Array, Array, Array]:
+    """Paired P(first arm better), ties half, with its Wilson (1927) interval. NaN where n = 0. (K,), (K,), (K,)"""
+    n = np.isfinite(d).sum(0)
+    better = np.where(np.isfinite(d), (np.sign(d) * (1 if larger_is_better else -1) + 1) / 2, 0.0).sum(0)
+    some = np.maximum(n, 1)
+    low, high = proportion_confint(better, some, alpha=1 - LEVEL, method="wilson")
+    share = np.where(n > 0, better / some, np.nan)
+    return share, np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def spread(a: Array, b: Array) -> tuple[Array, Array]:
+    """Variance of a over variance of b, and p that their spread differs, on pairs that are complete. (K,), (K,)
+
+    p: paired t test on the absolute deviations from each arm's median (Brown and Forsythe 1974, paired), which unlike a
+    comparison of variances bears tails. 1 where n < 2.
+    """
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = np.where(both, a, np.nan), np.where(both, b, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = moments(a).sd ** 2 / moments(b).sd ** 2
+    return ratio, t_test(moments(np.abs(a - _median(a)) - np.abs(b - _median(b))))
+
+
+def mcnemar(diverged_a: Array, diverged_b: Array, pairs: Array) -> Array:
+    """Exact p that both arms diverge equally often (McNemar 1947, binomial form). bool (n, K) each -> (K,)
+
+    pairs: where both runs of a pair exist.
+    """
+    only_a = (diverged_a & ~diverged_b & pairs).sum(0)
+    only_b = (diverged_b & ~diverged_a & pairs).sum(0)
+    total = only_a + only_b
+    return np.where(total == 0, 1.0, np.minimum(1, 2 * stats.binom.cdf(np.minimum(only_a, only_b), total, 0.5)))
+
+
+def holm(p: Array) -> Array:
+    """Holm (1979) step-down adjusted p values, in the order given. (K,) -> (K,)"""
+    return multipletests(p, method="holm")[1] if len(p) else p
+
+
+def benjamini_hochberg(p: Array) -> Array:
+    """Benjamini and Hochberg (1995) adjusted p values: of false discoveries, as description. (K,) -> (K,)"""
+    return multipletests(p, method="fdr_bh")[1] if len(p) else p
+
+
+def holm_rejects_with(p: Array, replaced: Array, alpha: float) -> Array:
+    """Whether Holm at alpha rejects comparison i when p[i] alone becomes replaced[i]. (K,), (K,) -> bool (K,)
+
+    Holm rejects i when every smaller p, and its own, is at most alpha / (K − rank). The other p keep their order, those
+    behind i's old place move up by one rank; so it is enough to know the first that fails, before and after that place.
+    """
+    count = len(p)
+    order = np.argsort(p, kind="stable")
+    place = np.empty(count, int)
+    place[order] = np.arange(count)
+    ranks = np.arange(count)
+    fails = p[order] * (count - ranks) > alpha
+    fails_moved_up = p[order] * (count - ranks + 1) > alpha
+    first_failure = np.append(ranks, count)[np.argmax(np.append(fails, True))]
+    next_failure = np.minimum.accumulate(np.where(fails_moved_up, ranks, count)[::-1])[::-1]  # at or after each place
+    next_failure = np.append(next_failure, count)[place + 1]  # after i's old place
+    smaller = np.searchsorted(p[order], replaced, side="left")
+    rank = smaller - (place < smaller)
+    before_holds = np.where(smaller <= place, rank <= first_failure, place <= first_failure)
+    after_holds = (smaller <= place) | (next_failure >= smaller)
+    return (replaced * (count - rank) <= alpha) & before_holds & after_holds
+
+
+def half_width(m: Moments, alpha: float, tests_left: Array | int) -> Array:
+    """h = t(1 − alpha / tests_left, n − 1)·sd / √n: no mean could show equivalence within a margin below it. (K,)"""
+    level = 1 - alpha / np.maximum(tests_left, 1)
+    with np.errstate(invalid="ignore"):
+        return np.where(m.n < 2, np.inf, stats.t.ppf(level, m.freedom) * np.nan_to_num(m.error))
+
+
+def tost_power(m: Moments, margin: float, alpha: float) -> Array:
+    """Exact power of TOST at level alpha if the true difference is 0 and the true sd is m.sd. 0 where n < 2. (K,)
+
+    P(t·s/√n < margin − |mean|) over the distribution of s: the integral over u = s/sd of 2Φ(margin·√n/sd − t·u) − 1 where
+    positive (Phillips 1990, at difference 0), by the midpoint rule over quantiles of u.
+    """
+    share = (np.arange(POWER_NODES) + 0.5) / POWER_NODES
+    u = np.sqrt(stats.chi2.ppf(share[:, None], m.freedom) / m.freedom)  # (nodes, K)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reach = margin / m.error - stats.t.ppf(1 - alpha, m.freedom) * u
+    return np.where(m.n < 2, 0.0, np.maximum(2 * stats.norm.cdf(reach) - 1, 0).mean(0))
+
+
+def upper_sd(m: Moments, level: float = 0.8) -> Array:
+    """Upper confidence limit of the sd of normal differences. NaN where n < 2. (K,)"""
+    with np.errstate(invalid="ignore"):
+        return np.where(m.n < 2, np.nan, m.sd * np.sqrt(m.freedom / stats.chi2.ppf(1 - level, m.freedom)))
+
+
+def seeds_needed(m: Moments, margin: float, alpha: float, planned: int) -> Array:
+    """Least n at which some verdict is certain whatever the mean, at the 80 % upper limit of the sd. NaN where n < 2. (K,)
+
+    The least n with [t(1 − alpha/2K, n − 1) + t(1 − alpha/K, n − 1)]·s/√n ≤ margin, K = planned comparisons.
+    """
+    sd = upper_sd(m)
+
+    def certain(n: Array) -> Array:
+        t = stats.t.ppf(1 - alpha / (2 * planned), n - 1) + stats.t.ppf(1 - alpha / planned, n - 1)
+        return t * sd / np.sqrt(n) <= margin
+
+    low, high = np.full(sd.shape, 1.0), np.full(sd.shape, float(MOST_PAIRS))
+    while (high - low > 1).any():
+        middle = np.floor((low + high) / 2)
+        with np.errstate(invalid="ignore"):
+            enough = certain(np.maximum(middle, 2))
+        high, low = np.where(enough, middle, high), np.where(enough, low, middle)
+    return np.where(np.isnan(sd), np.nan, np.maximum(high, FEWEST_PAIRS))
+
+
+def skewness(d: Array) -> Array:
+    """Moment coefficient of skewness g1; 0 where the differences are all equal, NaN where n < 2. (K,)"""
+    m = moments(d)
+    centred = d - m.mean
+    with np.errstate(invalid="ignore", divide="ignore"):
+        g1 = _mean(centred**3) / _mean(centred**2) ** 1.5
+    return np.where(m.n < 2, np.nan, np.where(m.sd == 0, 0.0, g1))
+
+
+def without_farthest(d: Array) -> Array:
+    """d with, in each comparison, the pair farthest from the median missing. (n, K) -> (n, K)"""
+    there = np.isfinite(d).any(0)
+    distance = np.where(np.isfinite(d), np.abs(d - _median(d)), -1.0)
+    reduced = d.copy()
+    columns = np.flatnonzero(there)
+    reduced[distance[:, columns].argmax(0), columns] = np.nan
+    return reduced
+
+
+def test_set_error(correct_a: Array, seeds_a: Array | int, correct_b: Array, seeds_b: Array | int) -> float:
+    """Standard error of a difference in accuracy that comes from the test examples alone. correct (examples,) each.
+
+    correct: how many of the seeds classify an example right. The examples' differences vary for two reasons; what the
+    seeds explain, p(1 − p)/(seeds − 1) an arm, is taken off. NaN with fewer than 2 seeds in an arm.
+    """
+    if min(seeds_a, seeds_b) < 2:
+        return float("nan")
+    p_a, p_b = correct_a / seeds_a, correct_b / seeds_b
+    of_seeds = (p_a * (1 - p_a) / (seeds_a - 1) + p_b * (1 - p_b) / (seeds_b - 1)).mean()
+    return float(np.sqrt(max(np.var(p_a - p_b, ddof=1) - of_seeds, 0.0) / len(p_a)))
+
+
+def verdicts(
+    n: Array, rejects_difference: Array, rejects_tost: Array, half: Array, margin: float | None, any_diverged: Array
+) -> Array:
+    """The verdict of each comparison from its tests at the family's level. (K,) of str
+
+    different: only the difference test rejects; equivalent: only TOST; negligible: both. Else underpowered: too few
+    pairs for any mean to show equivalence; else inconclusive. Never underpowered where runs diverged or without margin.
+    """
+    enough = n >= FEWEST_PAIRS
+    different, equivalent = rejects_difference & enough, rejects_tost & enough
+    if margin is None:
+        return np.where(different, "different", "inconclusive")
+    underpowered = (~enough | (half >= margin)) & ~any_diverged
+    return np.select(
+        [different & equivalent, different, equivalent, underpowered],
+        ["negligible", "different", "equivalent", "underpowered"],
+        "inconclusive",
+    )
+
+
+def _certain(p: Array, known: Array) -> Array:
+    """p, with 1 where it is unknown or not a number: what cannot be tested is not significant."""
+    return np.where(known & np.isfinite(p), p, 1.0)
+
+
+def _mean(values: Array) -> Array:
+    """Mean over axis 0 of what is finite; NaN where nothing is."""
+    there = np.isfinite(values)
+    return np.divide(
+        np.where(there, values, 0.0).sum(0), there.sum(0), out=np.full(values.shape[1], np.nan), where=there.any(0)
+    )
+
+
+def _median(values: Array) -> Array:
+    """Median over axis 0 of what is finite; NaN where nothing is."""
+    ordered = np.sort(np.where(np.isfinite(values), values, np.inf), axis=0)
+    n = np.isfinite(values).sum(0)
+    columns = np.arange(values.shape[1])
+    last = max(len(values) - 1, 0)
+    low, high = ordered[np.clip((n - 1) // 2, 0, last), columns], ordered[np.clip(n // 2, 0, last), columns]
+    return np.where(n > 0, (low + high) / 2, np.nan)
