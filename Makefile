@@ -1,11 +1,11 @@
-# make sweep | report | test | check; each installs what it needs into .venv first.
+# make plan | sweep | report | test | check | bench; each installs what it needs into .venv first.
 GRID  ?= grids/default.toml
 PYTHON ?= python3
 BIN   := .venv/bin
 
 options = $(if $(STORE),--store '$(STORE)') $(if $(SEEDS),--seeds '$(SEEDS)')
 
-.PHONY: sweep plan report test check
+.PHONY: sweep plan report test check bench
 
 sweep: .venv/installed
 	@$(BIN)/normorder sweep '$(GRID)' $(options) $(if $(ADDRESS),--address '$(ADDRESS)')
@@ -22,6 +22,9 @@ test: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: .venv/installed
+	$(BIN)/python tests/bench/study.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

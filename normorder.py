@@ -102,7 +102,7 @@ def sweep(
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
     study = open_study(grid_path, store, seeds, fresh, retry)
-    grid, where, data, plan = study
+    _, where, data, plan = study
     if not plan.missing:
         tell(study, 0, 0)
         print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))

@@ -264,8 +264,7 @@ class _Reader:
         cells = list(grid.cells())
         if not cells:
             raise self.fail("exclude", "leaves no cell")
-        orders = list(dict.fromkeys(cell.order for cell in cells))
-        return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), orders)})
+        return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), cells)})
 
     def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
         """Values of every cell field, checked and normalised, by table."""
@@ -342,7 +341,11 @@ class _Reader:
                 raise self.fail(f"[{table}] {key}", "is missing") from None
             raise self.fail(f"[{table}] {key} = {problem['input']!r}", _words(problem)) from None
 
-    def analysis(self, values: dict[str, Any], orders: list[str]) -> Analysis:
+    def analysis(self, values: dict[str, Any], cells: list[Cell]) -> Analysis:
+        pairs: dict[str, set] = {}  # by order, what its cells are but for the order
+        for cell in cells:
+            pairs.setdefault(cell.order, set()).add(cell.without("order"))
+        orders = list(pairs)
         analysis = self.model(Analysis, "analysis", values)
         arms = analysis.arms or {order: order for order in orders}
         for name, order in arms.items():
@@ -359,6 +362,8 @@ class _Reader:
                 raise self.fail(
                     f"[analysis] contrasts = {contrast!r}", f"must be 'arm - arm' with two of {', '.join(arms)}"
                 )
+            if not pairs[arms[pair[0]]] & pairs[arms[pair[1]]]:
+                raise self.fail(f"[analysis] contrasts = {contrast!r}", "no cell has both arms")
         if len(set(contrasts)) < len(contrasts):
             raise self.fail("[analysis] contrasts", "a contrast is listed twice")
         primary = analysis.primary

@@ -65,7 +65,8 @@ class Display:
             self.live.update(self.task, completed=self.ended, counts=words)
         elif last or time.monotonic() - self.last_plain >= PLAIN_EVERY_S:
             self.last_plain = time.monotonic()
-            self.console.print(f"runs {self.ended}/{self.runs}, {words}, {self.rate()}", highlight=False)
+            line = ", ".join(filter(None, [f"runs {self.ended}/{self.runs}", words, self.rate()]))
+            self.console.print(line, highlight=False)
 
 
 class _Rest(ProgressColumn):

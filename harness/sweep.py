@@ -4,11 +4,11 @@ Workers write their own rows to the store, and errors inside a trial become rows
 for is scheduling and retries of lost workers. Its own state is thrown away: the store is the only memory.
 """
 
+import logging
 import os
 import shutil
 import tempfile
 from collections import Counter
-import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us as KeyboardInterrupt
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -42,11 +43,13 @@ class ClusterError(WrongUse):
 @contextmanager
 def cluster(address: str | None = None):
     """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once."""
+    # It would tell of its tokens, and that it misses the result files that it was asked not to write.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     started_here = not ray.is_initialized()
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+            ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
         except ConnectionError as error:
             raise ClusterError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
     try:
@@ -67,7 +70,6 @@ def run_trials(
     display: Display,
 ) -> None:
     """Train every trial on the cluster that `cluster` gave, and show it."""
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the result files that we asked it not to write
     shared = {name: ray.put(each) for name, each in data.items()}
     for first in range(0, len(trials), TRIALS_A_FIT):
         part = trials[first : first + TRIALS_A_FIT]

@@ -81,7 +81,10 @@ def _unplanned(grid: Grid, stored: pd.DataFrame) -> frozenset:
 
 def _example_counts(store: Store, runs: pd.DataFrame) -> dict[str, tuple[np.ndarray, int]]:
     """By cell_id, over the trials all of whose counted runs are accepted and planned."""
-    accepted = {(run_id, trial): cell for run_id, trial, cell in zip(runs["run_id"], runs["trial"], runs["cell_id"])}
+    accepted = {
+        (run_id, trial): cell
+        for run_id, trial, cell in zip(runs["run_id"], runs["trial"], runs["cell_id"], strict=True)
+    }
     counts: dict[str, tuple[np.ndarray, int]] = {}
     for row in store.read("examples").to_pandas().itertuples():
         cells = {accepted.get((run_id, row.trial)) for run_id in row.run_ids}

@@ -1,26 +1,332 @@
-"""One HTML page from a grid and its store."""
+"""One self-contained HTML page from a grid and its store, with the figures and tables that it shows as files beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
+import numpy as np
 import pandas as pd
 
 from grids import Grid
+from reports import figures
+from reports.comparisons import FIELDS_OF_A_PAIR, Results, compare, gather
+from reports.statistics import LEVEL, failure_rate_bound
 from results import Store
 
+MOST_ROWS = 300  # of a table on the page; all are in the files
+VERDICTS = {
+    "different": "the arms differ: the difference test rejects at the family's level, the equivalence test does not",
+    "equivalent": "any difference is smaller than the margin: only the equivalence test rejects",
+    "negligible": "both reject: there is a difference, and it is smaller than the margin",
+    "underpowered": "too few seeds for the spread: no mean difference could have shown equivalence",
+    "inconclusive": "neither test rejects, though the seeds could have shown equivalence (or no margin was declared)",
+}
 
-def write(grid: Grid, store: Store, folder: Path) -> Path:
-    """Mean differences of each contrast, pairs joined by cell and seed."""
-    runs = store.read("runs").to_pandas().set_index("run_id")
-    rows = []
-    for contrast, (first, second) in grid.analysis.pairs.items():
-        values = {}
-        for run in grid.runs():
-            if run.run_id in runs.index:
-                values[run.cell.without("order"), run.seed, run.cell.order] = runs.at[run.run_id, "test_accuracy"]
-        pairs = {(c, s) for c, s, o in values if o == first and (c, s, second) in values}
-        differences = pd.Series([values[c, s, first] - values[c, s, second] for c, s in pairs])
-        rows.append({"contrast": contrast, "n": len(pairs), "difference": differences.mean()})
+
+def build(grid: Grid, store: Store, folder: Path) -> list[str]:
+    """Write index.html, comparisons.parquet and .csv, runs.csv and figures/ into `folder`; say what was written."""
+    results = gather(grid, store)
+    frame = compare(results)
+    conflicts = store.conflicts()
     folder.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(folder / "comparisons.parquet", index=False)
+    frame.to_csv(folder / "comparisons.csv", index=False)
+    arm_of = {order: arm for arm, order in grid.analysis.arms.items()}
+    runs = results.runs.assign(arm=results.runs["order"].map(arm_of))
+    runs.drop(columns="cell_id").to_csv(folder / "runs.csv", index=False)
+    varying = [f for f in FIELDS_OF_A_PAIR if runs[f].nunique() > 1]
+    text = _template().render(
+        grid=grid,
+        answer=answer(frame, grid, varying),
+        arms=grid.analysis.arms,
+        heatmaps=_heatmaps(frame, grid, varying, folder / "figures"),
+        forests=_forests(frame, grid, varying, folder / "figures"),
+        pictures=_pictures(results, runs, store, varying, folder / "figures"),
+        families=_families(frame, varying),
+        most_rows=MOST_ROWS,
+        missing=_missing(runs, varying),
+        diverged=_diverged(frame, varying),
+        warnings=_warnings(runs, conflicts),
+        conflicts=_conflicts(conflicts),
+        scope=scope(frame, grid),
+        verdicts=VERDICTS,
+        marks=figures.MARKS,
+        provenance=_provenance(runs, store),
+        level=LEVEL,
+    )
     page = folder / "index.html"
-    page.write_text(f"<h1>{grid.name}</h1>" + pd.DataFrame(rows).to_html())
-    return page
+    page.write_text(text, encoding="utf-8")
+    verdicts = frame["verdict"].value_counts()
+    counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
+    return [answer(frame, grid, varying)["headline"], f"{len(frame):,} comparisons: {counts}", str(page.resolve())]
+
+
+def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str, object]:
+    """The primary family in words: a headline, a sentence of counts, and the extremes with their intervals."""
+    primary = grid.analysis.primary
+    family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
+    first, second = primary.contrast.split(" - ")
+    better = 1 if primary.metric.endswith("accuracy") else -1
+    different = family[family["verdict"] == "different"]
+    for_first = different[different["difference"] * better > 0]
+    for_second = different[different["difference"] * better < 0]
+    same = family["verdict"].isin(["equivalent", "negligible"]).sum()
+    count = len(family)
+    name = primary.metric.replace("_", " ")
+    if len(for_first) and len(for_second):
+        headline = (
+            f"It depends. In {name}, {first} is better than {second} in {len(for_first)} of {count} comparisons and "
+            f"worse in {len(for_second)}; the sign flips, so no single number sums them up."
+        )
+    elif len(different):
+        winner, loser = (first, second) if len(for_first) else (second, first)
+        headline = (
+            f"In {name}, {winner} is better than {loser} in {len(different)} of {count} comparisons, worse in none."
+        )
+    elif same:
+        headline = (
+            f"In {name}, no comparison of {first} and {second} is different; {same} of {count} are within the margin."
+        )
+    else:
+        headline = f"Undecided: in {name}, no comparison of {first} and {second} reaches a verdict."
+    margin = grid.analysis.margin.get(primary.metric)
+    counts = family["verdict"].value_counts()
+    words = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts)
+    pairs = sorted(set(family["n"]))
+    n = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
+    within = "no margin declared" if margin is None else f"margin {_number(margin, primary.metric)}"
+    sentences = [f"Of {count} comparisons ({n} paired seeds each; {within}): {words}."]
+    if len(for_first):
+        sentences.append(f"{first.capitalize()} better: {_extremes(for_first, varying, better)}.")
+    if len(for_second):
+        sentences.append(f"{second.capitalize()} better: {_extremes(for_second, varying, -better)}.")
+    if same:
+        cells = family[family["verdict"].isin(["equivalent", "negligible"])]
+        sentences.append(
+            f"Equivalent or negligible: {_list([figures.label(r, varying) for _, r in cells.iterrows()])}."
+        )
+    return {
+        "headline": headline,
+        "sentences": sentences,
+        "metric": primary.metric,
+        "contrast": figures.minus(primary.contrast),
+    }
+
+
+def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> str:
+    """The largest three differences of a set, with intervals and n."""
+    ranked = family.loc[(family["difference"] * sign).sort_values(ascending=False).index]
+    parts = []
+    for _, row in ranked.head(3).iterrows():
+        beyond = ""
+        if np.isfinite(row["margin"]) and (row["low_family"] > row["margin"] or row["high_family"] < -row["margin"]):
+            beyond = ", larger than the margin"
+        parts.append(f"{figures.label(row, varying)} {interval(row)} (n = {row['n']}{beyond})")
+    rest = len(ranked) - len(parts)
+    return "; ".join(parts) + (f"; and {rest} more" if rest else "")
+
+
+def _list(names: list[str], most: int = 12) -> str:
+    return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
+
+
+def _number(value: float, metric: str, sign: bool = False) -> str:
+    """A difference in its unit: percentage points for shares, nats for losses."""
+    factor, unit = figures.scale(metric)
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else ("∞" if value > 0 else "−∞")
+    digits = 2 if factor > 1 else 3
+    return f"{value * factor:{'+' if sign else ''}.{digits}f} {unit}".replace("-", "−")
+
+
+def interval(row: pd.Series) -> str:
+    """Difference with its 95 % interval: '+1.20 pp [0.80, 1.60]'."""
+    low, high = (_number(row[end], row["metric"]).rpartition(" ")[0] or "–" for end in ("low", "high"))
+    if not np.isfinite(row["low"]):
+        low, high = ("−∞", "∞") if np.isfinite(row["difference"]) else ("–", "–")
+    return f"{_number(row['difference'], row['metric'], sign=True)} [{low}, {high}]"
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _heatmaps(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    return [
+        {
+            "title": metric.replace("_", " "),
+            "svg": figures.save(figures.heatmap(frame, metric, varying), folder, f"heatmap-{metric}"),
+        }
+        for metric in grid.analysis.metrics
+    ]
+
+
+def _forests(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    shown = []
+    for i, contrast in enumerate(grid.analysis.contrasts):
+        for metric in grid.analysis.metrics:
+            figure = figures.forest(frame, metric, contrast, varying, grid.analysis.margin.get(metric))
+            title = f"{figures.minus(contrast)}: {metric.replace('_', ' ')}"
+            shown.append({"title": title, "svg": figures.save(figure, folder, f"forest-{i}-{metric}")})
+    return shown
+
+
+def _pictures(results: Results, runs: pd.DataFrame, store: Store, varying: Sequence[str], folder: Path) -> list[dict]:
+    """Learning curves and values by arm, as far as the store has them."""
+    arms = list(results.grid.analysis.arms)
+    wanted = [*varying, "arm", "run_id", "trial"]
+    curves = store.read("curves").to_pandas()
+    curves = curves[curves["split"] == "val"].merge(runs[wanted], on=["run_id", "trial"])
+    metric = results.grid.analysis.primary.metric
+    cells = list(dict.fromkeys(runs[list(varying)].itertuples(index=False, name=None)))
+    made = {
+        "Accuracy while training": ("curves-accuracy", figures.curves(curves, "accuracy", varying, cells, arms)),
+        "Loss while training": ("curves-loss", figures.curves(curves, "loss", varying, cells, arms)),
+        f"{metric.replace('_', ' ').capitalize()} of every run": (
+            f"by-arm-{metric}", figures.by_arm(runs, metric, varying, arms)
+        ),
+    }  # fmt: skip
+    return [{"title": t, "svg": figures.save(f, folder, name)} for t, (name, f) in made.items() if f is not None]
+
+
+def _families(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict]:
+    """Tables of the page: a row a comparison, formatted; families in the order of the frame."""
+    families = []
+    for (metric, contrast), family in frame.groupby(["metric", "contrast"], sort=False):
+        rows = []
+        for _, row in family.head(MOST_ROWS).iterrows():
+            bound = ""
+            if row["verdict"] in ("equivalent", "negligible"):
+                worst = max(row["diverged_a"], row["diverged_b"])
+                bound = f"failure rate ≤ {failure_rate_bound(worst, row['n']):.0%}"
+            mean = figures.is_share(metric)
+            rows.append(
+                {
+                    "cell": figures.label(row, varying),
+                    "n": f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""),
+                    "means": " / ".join(
+                        "–" if np.isnan(v) else f"{v * 100:.2f} %" if mean else f"{v:.3f}"
+                        for v in (row["mean_a"], row["mean_b"])
+                    ),
+                    "difference": interval(row),
+                    "effect": "–" if np.isnan(row["effect_size"]) else f"{row['effect_size']:+.2f}".replace("-", "−"),
+                    "better": "–"
+                    if np.isnan(row["probability_of_improvement"])
+                    else f"{row['probability_of_improvement']:.2f} "
+                    f"[{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]",
+                    "p_holm": _p(row["p_holm"]),
+                    "p_sign_flip": _p(row["p_sign_flip"]),
+                    "p_equivalence_holm": _p(row["p_equivalence_holm"]),
+                    "seeds_needed": "–" if np.isnan(row["seeds_needed"]) else f"{row['seeds_needed']:,.0f}",
+                    "verdict": row["verdict"],
+                    "notes": "; ".join(filter(None, [row["notes"], bound])),
+                }
+            )
+        families.append(
+            {
+                "metric": metric.replace("_", " "),
+                "contrast": figures.minus(contrast),
+                "rows": rows,
+                "count": len(family),
+            }
+        )
+    return families
+
+
+def _missing(runs: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
+    """Planned runs without an outcome, by cell, with the reason."""
+    lost = runs[runs["status"].isin(["missing", "failed"])]
+    rows = []
+    for cell, group in lost.groupby([*varying, "order", "status"], sort=False, dropna=False):
+        values = dict(zip([*varying, "order", "status"], cell, strict=True))
+        reason = "not run"
+        if values["status"] == "failed":
+            lines = str(group["error"].iloc[0]).strip().splitlines()
+            reason = "failed: " + (lines[-1] if lines else "no reason recorded")
+        seeds = ", ".join(map(str, group["seed"].head(12))) + ("…" if len(group) > 12 else "")
+        rows.append(
+            {
+                "cell": figures.label(values, varying),
+                "order": values["order"],
+                "n": len(group),
+                "seeds": seeds,
+                "reason": reason,
+            }
+        )
+    return rows[:MOST_ROWS]
+
+
+def _diverged(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
+    """Comparisons with diverged runs, once each whatever the metric."""
+    once = frame.drop_duplicates([*FIELDS_OF_A_PAIR, "contrast"])
+    rows = once[(once["diverged_a"] > 0) | (once["diverged_b"] > 0)]
+    return [
+        {
+            "cell": figures.label(row, varying), "contrast": figures.minus(row["contrast"]), "a": row["diverged_a"],
+            "b": row["diverged_b"], "n": row["n"], "p": _p(row["p_diverged_holm"]),
+        }
+        for _, row in rows.head(MOST_ROWS).iterrows()
+    ]  # fmt: skip
+
+
+def _warnings(runs: pd.DataFrame, conflicts: pd.DataFrame) -> list[str]:
+    """What mixes in this store that a comparison should not mix."""
+    here = runs[runs["status"].isin(["done", "diverged"])]
+    words = []
+    if len(conflicts):
+        words.append(
+            f"{len(conflicts)} rows are in conflict: equal runs by equal engine, code and data with other results."
+        )
+    for column, what in (("engine", "engines"), ("data", "versions of the data set"), ("device", "processors")):
+        by = ["dataset"] if column == "data" else []
+        mixed = here.groupby(by)[column].nunique().max() if by else here[column].nunique()
+        kinds = here[column].str.replace(r", S=\d+", "", regex=True).nunique() if column == "engine" else mixed
+        if kinds > 1:
+            words.append(f"The runs mix {kinds} {what}.")
+    mixed = here.groupby("architecture")["code"].nunique()
+    for architecture in mixed[mixed > 1].index:
+        words.append(f"The runs of {architecture} were made by {mixed[architecture]} versions of its code.")
+    return words
+
+
+def _conflicts(conflicts: pd.DataFrame) -> list[dict[str, object]]:
+    columns = ["run_id", "trial", "engine", "test_accuracy", "test_loss", "started_at", "host"]
+    return conflicts[columns].head(MOST_ROWS).to_dict("records")
+
+
+def scope(frame: pd.DataFrame, grid: Grid) -> str:
+    """What the intervals cover and what not, with the test set's own share of the error where it was measured."""
+    errors = frame.loc[frame["contrast"] == grid.analysis.primary.contrast, "test_set_error"].dropna()
+    size = (
+        "not measured"
+        if errors.empty
+        else f"about {errors.median() * 100:.2f} pp in accuracy (median over comparisons)"
+    )
+    return (
+        "Intervals and p values say what happens when this training is repeated with new seeds on the same training and "
+        "test examples at these recipe values. They do not cover other data, recipes or tasks; the test set alone adds a "
+        f"standard error of {size}, which more seeds do not reduce."
+    )
+
+
+def _provenance(runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:
+    here = runs[runs["status"].isin(["done", "diverged"])]
+
+    def kinds(column: str) -> str:
+        counts = here[column].replace("", "none").value_counts()
+        return "; ".join(f"{value} ({count:,} runs)" for value, count in counts.head(8).items())
+
+    return [
+        ("store", store.path.name),
+        ("runs", f"{len(here):,} finished of {len(runs):,} planned"),
+        ("training time", f"{here['wall_s'].sum() / 3600:.2f} slot-hours"),
+        ("started", f"{here['started_at'].min():%Y-%m-%d %H:%M} to {here['started_at'].max():%Y-%m-%d %H:%M} UTC"),
+        *((name, kinds(name)) for name in ("commit", "versions", "engine", "device", "code", "data")),
+    ]
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))

@@ -318,3 +318,8 @@ def _median(values: Array) -> Array:
     last = max(len(values) - 1, 0)
     low, high = ordered[np.clip((n - 1) // 2, 0, last), columns], ordered[np.clip(n // 2, 0, last), columns]
     return np.where(n > 0, (low + high) / 2, np.nan)
+
+
+def failure_rate_bound(failures: int, n: int) -> float:
+    """Upper end of the Wilson (1927) interval of a failure rate seen as `failures` of n runs; 1 where n = 0."""
+    return float(proportion_confint(failures, n, alpha=1 - LEVEL, method="wilson")[1]) if n else 1.0

@@ -6,7 +6,6 @@ test set. Generating takes seconds, so the arrays are kept in `data_home()` with
 """
 
 import hashlib
-import os
 import random
 import uuid
 import zipfile
@@ -60,4 +59,4 @@ def _generate(path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
     np.savez_compressed(temporary, **dict(zip(names, arrays, strict=True)), sha256=_sha256(arrays))
-    os.replace(temporary, path)
+    temporary.replace(path)

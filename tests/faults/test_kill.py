@@ -1,0 +1,92 @@
+"""SIGKILL of the driver at random times: the store is the only memory, and it never loses or doubles a run."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from results import Store
+from results.schema import MEASURED
+
+KILLS = 20
+LONGEST_S = 22.0  # from the start of a driver to its kill: mostly after its first trials begin
+GRID = """
+[axes]
+dataset      = ["digits"]
+architecture = ["mlp"]
+order        = ["weight-act", "weight-bn-act", "weight-act-bn"]
+activation   = ["relu", "tanh", "maxout", "identity", "softsign"]
+depth        = [1, 2, 3, 4, 5, 6]
+[recipe]
+epochs = 12
+batch  = 64
+width  = 32
+[seeds]
+count = 4
+"""
+RUNS = 3 * 5 * 6 * 4
+
+
+def sweep(grid: Path, store: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(store)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def started():
+    """Drivers and all their children, ended when the test ends."""
+    processes: dict[int, psutil.Process] = {}
+
+    def remember(driver: subprocess.Popen) -> None:
+        for process in [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]:
+            processes[process.pid] = process
+
+    yield remember
+    for process in processes.values():
+        if process.is_running():  # psutil compares start times: a process that took over the number is left alone
+            process.kill()
+
+
+def measured(store: Path):
+    return Store(store).read("runs").to_pandas().set_index("run_id").sort_index()[list(MEASURED)]
+
+
+def test_twenty_kills_of_the_driver_lose_and_double_nothing(tmp_path, started):
+    grid = tmp_path / "kill.toml"
+    grid.write_text(GRID)
+    store, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    times = random.Random(7)
+    in_store: set[str] = set()
+    hits = {"before training": 0, "while training": 0}
+    for _ in range(KILLS):
+        driver = sweep(grid, store)
+        end = time.monotonic() + times.uniform(0.5, LONGEST_S)
+        while time.monotonic() < end and driver.poll() is None:
+            time.sleep(0.1)
+        if driver.poll() is None:
+            started(driver)
+        before = len(in_store)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        now = list(Store(store).finished())
+        assert in_store <= set(now)
+        assert len(measured(store)) == len(now) == len(set(now))
+        in_store = set(now)
+        hits["while training" if len(in_store) > before else "before training"] += 1
+    driver = sweep(grid, store)
+    output, _ = driver.communicate()
+    assert driver.returncode == 0, output
+    assert sweep(grid, undisturbed).wait() == 0
+    killed, calm = measured(store), measured(undisturbed)
+    assert len(calm) == RUNS
+    assert list(killed.index) == list(calm.index)
+    for name in MEASURED:
+        np.testing.assert_array_equal(killed[name].to_numpy(), calm[name].to_numpy(), err_msg=name)
+    assert Store(store).conflicts().empty
+    assert hits["while training"] >= 3, hits

@@ -1,0 +1,177 @@
+"""The smoke grid through real Ray to a real report; what a sweep does to a store, and what it writes when trials fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ray
+
+import harness
+from grids import Grid
+from harness import datasets, sweep
+from harness.display import Display
+from harness.plan import group, make_plan
+from harness.trial import check_trainable
+from reports import page
+from results import METRICS, Store
+
+SMOKE = Path(__file__).parents[1] / "grids" / "smoke.toml"
+PROVENANCE = {"commit": "", "versions": "test"}
+
+
+@pytest.fixture(scope="module")
+def slots():
+    ray.init(num_cpus=2, object_store_memory=300_000_000, include_dashboard=False, log_to_driver=False)
+    with sweep.cluster() as slots:
+        yield slots
+    ray.shutdown()
+
+
+@pytest.fixture
+def data():
+    return {"digits": datasets.load("digits")}
+
+
+def read_grid(path: Path, **changes: str) -> Grid:
+    """The smoke grid with some of its text replaced, each old text by its new one."""
+    text = SMOKE.read_text()
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return Grid.read(path, {**harness.choices(), "metric": METRICS})
+
+
+def run(grid: Grid, store: Store, data, slots: int, **how) -> dict[str, int]:
+    """Plan and train; the runs by status."""
+    missing = make_plan(grid, store.finished(), store.failed(), data, **how).missing
+    with Display(len(missing)) as display:
+        if missing:
+            sweep.run_trials(group(missing, data, slots), data, store, PROVENANCE, display)
+    return display.counts
+
+
+@pytest.fixture(scope="module")
+def swept(slots, tmp_path_factory):
+    """The smoke grid, trained: its store is only read."""
+    store = Store(tmp_path_factory.mktemp("smoke") / "a store")
+    grid = Grid.read(SMOKE, {**harness.choices(), "metric": METRICS})
+    counts = run(grid, store, {"digits": datasets.load("digits")}, slots)
+    assert counts == {"done": 30, "diverged": 0, "failed": 0}
+    return grid, store
+
+
+def test_every_planned_run_is_in_the_store_once(swept):
+    grid, store = swept
+    runs = store.read("runs").to_pandas()
+    assert sorted(runs["run_id"]) == sorted(run.run_id for run in grid.runs())
+    assert set(runs["status"]) == {"done"}
+
+
+def test_a_second_sweep_has_nothing_to_do(swept, data):
+    grid, store = swept
+    assert make_plan(grid, store.finished(), store.failed(), data).missing == ()
+
+
+def test_a_value_added_to_an_axis_runs_only_the_new_cells(swept, data, slots, tmp_path):
+    _, store = swept
+    larger = read_grid(tmp_path / "smoke.toml", activation=('["relu", "tanh"]', '["relu", "tanh", "elu"]'))
+    plan = make_plan(larger, store.finished(), store.failed(), data)
+    assert {run.cell.activation for run in plan.missing} == {"elu"}
+    assert len(plan.missing) == 15
+
+
+def test_a_deleted_file_makes_exactly_its_runs_again_with_equal_bits(swept, data, slots, tmp_path):
+    grid, store = swept
+    copy = Store(tmp_path / "copy")
+    for source in (store.path / "runs").iterdir():
+        (copy.path / "runs").mkdir(parents=True, exist_ok=True)
+        (copy.path / "runs" / source.name).write_bytes(source.read_bytes())
+    before = copy.read("runs").to_pandas()
+    removed = copy.files("runs")[0]
+    lost = set(pd.read_parquet(removed)["run_id"])
+    removed.unlink()
+    assert {run.run_id for run in make_plan(grid, copy.finished(), copy.failed(), data).missing} == lost
+    assert run(grid, copy, data, slots)["done"] == len(lost)
+    after = copy.read("runs").to_pandas()
+    pd.testing.assert_frame_equal(before[["run_id", *METRICS]], after[["run_id", *METRICS]])
+
+
+def test_the_report_of_a_sweep_is_one_file_that_needs_no_other(swept, tmp_path):
+    grid, store = swept
+    lines = page.build(grid, store, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "after − before" in text
+    assert lines[0] in text
+    assert "<img" not in text
+    assert "<script" not in text
+    assert 'src="' not in text
+    assert len(pd.read_parquet(tmp_path / "report" / "comparisons.parquet")) == 2 * 2 * 2
+    assert (tmp_path / "report" / "figures" / "heatmap-test_accuracy.svg").exists()
+
+
+def test_a_diverging_run_is_a_row_with_its_reason(data, slots, tmp_path):
+    grid = read_grid(tmp_path / "g.toml", lr=("epochs = 2", "epochs = 2\nlr = 1e30"))
+    store = Store(tmp_path / "store")
+    counts = run(grid, store, data, slots)
+    runs = store.read("runs").to_pandas()
+    assert counts["diverged"] == (runs["status"] == "diverged").sum() > 0
+    assert runs.loc[runs["status"] == "diverged", "error"].str.contains("not finite").all()
+    assert runs.loc[runs["status"] == "diverged", "test_accuracy"].isna().all()
+
+
+def test_a_trial_that_raises_is_failed_rows_and_runs_again_only_on_request(data, slots, tmp_path):
+    grid = read_grid(tmp_path / "g.toml", count=("count = 5", "count = 1"))
+    store = Store(tmp_path / "store")
+    broken = {"digits": datasets.Data(**{**vars(data["digits"]), "y_train": data["digits"].y_train + 100})}
+    assert run(grid, store, broken, slots)["failed"] == 6
+    assert store.read("runs").to_pandas()["error"].str.contains("Traceback").all()
+    assert make_plan(grid, store.finished(), store.failed(), data).failed == 6
+    assert run(grid, store, data, slots)["done"] == 0
+    assert run(grid, store, data, slots, retry=True)["done"] == 6
+    assert store.failed() == set()
+
+
+def test_a_worker_that_dies_every_time_leaves_failed_rows_written_by_the_driver(data, slots, tmp_path):
+    """The store's folder of curves is a file on the worker's way: writing raises outside what a trial catches."""
+    grid = read_grid(tmp_path / "g.toml", count=("count = 5", "count = 1"), activation=('["relu", "tanh"]', '["relu"]'))
+    store = Store(tmp_path / "store")
+    store.path.mkdir()
+    (store.path / "curves").write_text("in the way")
+    assert run(grid, store, data, slots)["failed"] == 3
+    assert store.read("runs").to_pandas()["status"].tolist() == ["failed"] * 3
+
+
+def test_a_network_that_an_architecture_refuses_is_told_before_ray_starts(data, tmp_path):
+    grid = read_grid(tmp_path / "g.toml", architecture=('["mlp"]', '["cnn"]'))
+    narrow = {"digits": datasets.prepare("digits", datasets.Examples(*(data["digits"].x_train[:, :, :2],) * 1,
+              data["digits"].y_train, data["digits"].x_test[:, :, :2], data["digits"].y_test, classes=10))}  # fmt: skip
+    with pytest.raises(harness.plan.PlanError, match=r"architecture cnn, data set digits: .* at least 4"):
+        check_trainable(grid.cells(), narrow)
+
+
+def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(SMOKE.parents[1])}
+    environment.pop("RAY_ADDRESS", None)
+
+    def normorder(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "normorder", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    planned = normorder("plan", str(SMOKE))
+    assert planned.returncode == 0
+    assert "to do 30 in 6 trials" in planned.stdout
+    swept = normorder("sweep", str(SMOKE))
+    assert swept.returncode == 0, swept.stderr
+    assert "runs 30/30" in swept.stdout
+    assert "30 done, 0 diverged, 0 failed" in swept.stdout
+    assert swept.stderr == ""
+    again = normorder("sweep", str(SMOKE))
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+    reported = normorder("report", str(SMOKE))
+    assert reported.returncode == 0, reported.stderr
+    assert (tmp_path / "reports" / "build" / "smoke" / "index.html").exists()
