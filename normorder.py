@@ -21,7 +21,7 @@ import harness
 from grids import Grid, WrongUse
 from harness import datasets
 from harness.engine import MODE
-from harness.plan import Plan, group, make_plan
+from harness.plan import Plan, PlanError, group, make_plan
 from results import METRICS, Store
 
 app = typer.Typer(
@@ -55,11 +55,20 @@ def open_study(path: Path, store: Path | None, seeds: int | None, fresh: bool, r
     """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started."""
     grid, where = open_grid(path, store, seeds)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
-    try:
+    with naming(path):
         plan = make_plan(grid, where.finished(), where.failed(), data, fresh=fresh, retry=retry)
-    except harness.plan.PlanError as error:
-        raise harness.plan.PlanError(f"{path}: {error}") from None
+    if plan.missing:
+        where.check_writable()
     return Study(grid, where, data, plan)
+
+
+@contextlib.contextmanager
+def naming(path: Path):
+    """The plan knows the grid, not its file: name it in what the plan finds wrong."""
+    try:
+        yield
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from None
 
 
 def tell(study: Study, trials: int, slots: int) -> None:
@@ -69,7 +78,7 @@ def tell(study: Study, trials: int, slots: int) -> None:
     print(f"{grid.name}: {grid.question}")
     print(f"  {cells:,} cells × {grid.seeds.count:,} seeds = {cells * grid.seeds.count:,} runs; store {store.path}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
-    print(f" in {trials:,} trials on {slots} slots ({MODE})" if trials else "")
+    print(f" in {trials:,} trials on {slots} slots (uncompiled: {MODE})" if trials else "")
     if plan.failed:
         print("  --retry runs again what failed")
     for what, count in plan.outdated.items():
@@ -107,17 +116,21 @@ def sweep(
         tell(study, 0, 0)
         print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
         raise typer.Exit(FAILED if plan.failed else 0)
-    where.check_writable()
     from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
     from harness.display import Display
     from harness.trial import check_trainable
 
-    check_trainable({run.cell for run in plan.missing}, data)
+    with naming(grid_path):
+        check_trainable({run.cell for run in plan.missing}, data)
     with ray_side.cluster(address) as slots:
         trials = group(plan.missing, data, slots)
         tell(study, len(trials), slots)
-        with Display(len(plan.missing)) as display:
-            ray_side.run_trials(trials, data, where, provenance(), display)
+        try:
+            with Display(len(plan.missing)) as display:
+                ray_side.run_trials(trials, data, where, provenance(), display)
+        except KeyboardInterrupt:
+            print("interrupted; finished trials are in the store, the same command goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
     counts = display.counts
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
@@ -159,11 +172,8 @@ def main() -> None:
     try:
         app()
     except WrongUse as error:
-        print(f"normorder: {error}", file=sys.stderr)
+        print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        print("normorder: interrupted; finished trials are in the store, the same command continues", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except Exception:
         sys.excepthook(*sys.exc_info())
         print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)

@@ -13,7 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
 TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
@@ -34,7 +43,8 @@ def _number(value: Any) -> Any:
 
 
 Integer = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+# −0 + 0 is 0: one number, one id.
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]
 
 
 def order_error(order: str, norms: tuple[str, ...]) -> str | None:
@@ -104,7 +114,7 @@ class Cell(BaseModel):
         if defaults[name] is None:
             raise ValueError(f"{name} takes no parameter")
         try:
-            parameter = float(text)
+            parameter = float(text) + 0.0  # −0 is 0
         except ValueError:
             parameter = math.nan
         if not math.isfinite(parameter):
@@ -320,6 +330,8 @@ class _Reader:
                     raise self.fail(where, f"the grid has no {key}; it has {', '.join(known)}")
                 first = {name: values[0] for name, values in known.items()}
                 values = value if isinstance(value, list) else [value]
+                if not values:
+                    raise self.fail(where, "has no value")
                 clean[key] = tuple(self.value(key, v, first, where) for v in values)
                 for v in clean[key]:
                     if v not in known[key]:
@@ -334,8 +346,9 @@ class _Reader:
             problem = error.errors()[0]
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
+                known = Primary if problem["loc"][0] == "primary" else model
                 raise self.fail(
-                    f"[{table}] unknown key {key!r}", f"there are {', '.join(model.model_fields)}"
+                    f"[{table}] unknown key {key!r}", f"there are {', '.join(known.model_fields)}"
                 ) from None
             if problem["type"] == "missing":
                 raise self.fail(f"[{table}] {key}", "is missing") from None
@@ -353,8 +366,9 @@ class _Reader:
                 raise self.fail(f"[analysis] arms.{name} = {order!r}", f"the grid has the orders {', '.join(orders)}")
             if " - " in name:
                 raise self.fail(f"[analysis] arms.{name}", "an arm's name must not contain ' - '")
-        if len(set(arms.values())) < len(arms):
-            raise self.fail("[analysis] arms", "two arms have the same order")
+        for name, order in arms.items():
+            if list(arms.values()).count(order) > 1:
+                raise self.fail(f"[analysis] arms.{name} = {order!r}", "two arms have the same order")
         contrasts = analysis.contrasts or tuple(f"{b} - {a}" for a, b in itertools.combinations(arms, 2))
         for contrast in contrasts:
             pair = contrast.split(" - ")
@@ -364,8 +378,9 @@ class _Reader:
                 )
             if not pairs[arms[pair[0]]] & pairs[arms[pair[1]]]:
                 raise self.fail(f"[analysis] contrasts = {contrast!r}", "no cell has both arms")
-        if len(set(contrasts)) < len(contrasts):
-            raise self.fail("[analysis] contrasts", "a contrast is listed twice")
+        for contrast in contrasts:
+            if contrasts.count(contrast) > 1:
+                raise self.fail(f"[analysis] contrasts = {contrast!r}", "is listed twice")
         primary = analysis.primary
         if primary is None and contrasts:
             primary = Primary(metric=DEFAULT_METRICS[0], contrast=contrasts[0])

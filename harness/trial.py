@@ -66,6 +66,7 @@ def failed_tables(
     trial: Trial, data: Data, provenance: Mapping[str, str], error: str, started_at: datetime, device: str = "cpu"
 ) -> dict[str, pa.Table]:
     """Rows that record an attempt without result."""
+    error = error.encode("utf-8", "backslashreplace").decode()  # Arrow refuses half a surrogate
     columns = dict.fromkeys((*METRICS, "epochs_run", "best_epoch", "wall_s", "parameters"))
     return {
         "runs": table(

@@ -29,23 +29,27 @@ class Store:
     """The store in folder `path`; the folder appears with the first write."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
-        if self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"{self.path}: not a folder, so it cannot be a store")
+        try:
+            self.path = Path(path).expanduser().absolute()
+            if self.path.exists() and not self.path.is_dir():
+                raise StoreError(f"{self.path}: not a folder, so it cannot be a store")
+        except (OSError, RuntimeError) as error:  # a name too long, a folder without access, the home of nobody
+            raise StoreError(f"{path}: cannot be a store: {getattr(error, 'strerror', None) or error}") from None
 
     def check_writable(self) -> None:
-        """StoreError unless files can be made here. Leaves nothing behind but, at most, the empty folder's parents."""
-        folder = self.path
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir():
-            raise StoreError(f"{folder}: not a folder, so {self.path} cannot be a store")
-        probe = folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            probe.touch(exist_ok=False)
-            probe.unlink()
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from None
+        """StoreError unless files can be made here and in the tables' folders. Leaves nothing behind."""
+        for path in (self.path, *(self.path / name for name in SCHEMAS)):
+            folder = path
+            while not folder.exists():
+                folder = folder.parent
+            if not folder.is_dir():
+                raise StoreError(f"{folder}: not a folder, so {self.path} cannot be a store")
+            probe = folder / f".{uuid.uuid4().hex}.tmp"
+            try:
+                probe.touch(exist_ok=False)
+                probe.unlink()
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
     def write(self, tables: Mapping[str, pa.Table]) -> None:
         """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites."""
@@ -78,15 +82,16 @@ class Store:
             failed = failed.sort_values(["started_at", "trial"]).drop_duplicates("run_id", keep="last")
             rows = pd.concat([accepted, failed]).sort_values("run_id", ignore_index=True)
             return pa.Table.from_pandas(rows, schema=SCHEMAS["runs"], preserve_index=False)
-        rows = self._rows(name)
         runs = self._rows("runs", columns=["run_id", "trial", "status", "code", "data", "started_at"]).to_pandas()
-        accepted = _accepted(runs[runs["status"].isin(FINISHED)])
+        accepted = _accepted(runs[runs["status"].isin(FINISHED)])[["run_id", "trial"]]
+        rows = self._rows(name).to_pandas()
+        # A conflict leaves two files of one trial: the first stands for it, so that no row counts twice.
         if name == "examples":
-            trials = set(accepted["trial"])
-            return rows.filter(pa.array([trial in trials for trial in rows["trial"].to_pylist()], pa.bool_()))
-        keys = pa.table({key: pa.array(accepted[key], pa.string()) for key in ("run_id", "trial")})
-        rows = rows.join(keys, ["run_id", "trial"], join_type="inner")
-        return rows.sort_by([("run_id", "ascending"), ("epoch", "ascending"), ("split", "ascending")])
+            rows = rows[rows["trial"].isin(accepted["trial"])].drop_duplicates("trial").sort_values("trial")
+        else:
+            keys = ["run_id", "epoch", "split"]
+            rows = rows.merge(accepted, on=["run_id", "trial"]).drop_duplicates(keys).sort_values(keys)
+        return pa.Table.from_pandas(rows, schema=SCHEMAS[name], preserve_index=False)
 
     def conflicts(self) -> pd.DataFrame:
         """Finished rows of one run by one engine, code and data whose measurements differ: a broken promise."""
@@ -112,13 +117,13 @@ def _accepted(finished: pd.DataFrame) -> pd.DataFrame:
 
 def _read(path: Path, name: str, columns: Iterable[str] | None) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             version = (file.schema_arrow.metadata or {}).get(b"schema_version", b"").decode()
             if version != str(SCHEMA_VERSION):
                 raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
             wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
             read = conform(file.read(columns=wanted), name)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     return read if columns is None else read.select(list(columns))
 
@@ -135,7 +140,7 @@ def _content_hash(name: str, rows: pa.Table) -> str:
 def _place(path: Path, rows: pa.Table) -> None:
     """Make `path` appear whole or not at all."""
     finished = io.BytesIO()
-    pq.write_table(rows, finished, compression="zstd")
+    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -6,6 +6,7 @@ Looked for in $NORMORDER_DATA, then where Debian's package dataset-fashion-mnist
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def _find(name: str) -> Path:
             return folder / name
     import pooch  # seldom needed, and slow to import
 
+    pooch.get_logger().setLevel("WARNING")
     try:
         target = data_home() / "fashion-mnist"
         return Path(pooch.retrieve(SOURCE + name, f"sha256:{FILES[name][0]}", fname=name, path=target))
@@ -61,7 +63,7 @@ def _read(path: Path, name: str) -> np.ndarray:
     """An IDX file of bytes: (N, 28, 28) or (N,) uint8."""
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if hashlib.sha256(content).hexdigest() != FILES[name][1]:
         raise DataError(f"{path}: wrong checksum, so not the file of Fashion-MNIST")

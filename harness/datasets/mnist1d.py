@@ -21,12 +21,16 @@ VERSION = "0.0.2.post1"  # of the package's generator that made the file
 def load():
     path = data_home() / f"mnist1d-{VERSION}-{TRAIN}-{TEST}.npz"
     if not path.exists():
-        _generate(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _generate(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
             stored = str(file["sha256"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not the generated MNIST-1D ({error}); delete it to have it made again") from None
     if stored != _sha256(arrays):
         raise DataError(f"{path}: wrong checksum; delete it to have it made again")
@@ -56,7 +60,6 @@ def _generate(path) -> None:
     arrays = [np.ascontiguousarray(a[:, None] if a.ndim == 2 else a, a.dtype) for a in arrays]  # (N, 1, 40), (N,)
     arrays = [a.astype(np.float32) if a.dtype == np.float64 else a.astype(np.int64) for a in arrays]
     names = ("x_train", "y_train", "x_test", "y_test")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
     np.savez_compressed(temporary, **dict(zip(names, arrays, strict=True)), sha256=_sha256(arrays))
     temporary.replace(path)

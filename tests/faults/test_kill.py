@@ -15,7 +15,7 @@ from results import Store
 from results.schema import MEASURED
 
 KILLS = 20
-LONGEST_S = 22.0  # from the start of a driver to its kill: mostly after its first trials begin
+EARLY = 6  # of the kills: at a random time of the start; the others at a random time after a first trial was written
 GRID = """
 [axes]
 dataset      = ["digits"]
@@ -24,7 +24,7 @@ order        = ["weight-act", "weight-bn-act", "weight-act-bn"]
 activation   = ["relu", "tanh", "maxout", "identity", "softsign"]
 depth        = [1, 2, 3, 4, 5, 6]
 [recipe]
-epochs = 12
+epochs = 40
 batch  = 64
 width  = 32
 [seeds]
@@ -63,22 +63,26 @@ def test_twenty_kills_of_the_driver_lose_and_double_nothing(tmp_path, started):
     store, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     times = random.Random(7)
     in_store: set[str] = set()
-    hits = {"before training": 0, "while training": 0}
-    for _ in range(KILLS):
+    hits = {"starting": 0, "training": 0}
+    for kill in range(KILLS):
         driver = sweep(grid, store)
-        end = time.monotonic() + times.uniform(0.5, LONGEST_S)
-        while time.monotonic() < end and driver.poll() is None:
-            time.sleep(0.1)
-        if driver.poll() is None:
+        if kill < EARLY:
+            time.sleep(times.uniform(0.5, 6.0))
+        else:
+            files = set(Store(store).files("runs"))
+            while driver.poll() is None and set(Store(store).files("runs")) == files:
+                time.sleep(0.05)
+            time.sleep(times.uniform(0.0, 1.0))
+        alive = driver.poll() is None
+        if alive:
             started(driver)
-        before = len(in_store)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         now = list(Store(store).finished())
         assert in_store <= set(now)
         assert len(measured(store)) == len(now) == len(set(now))
+        hits["training" if len(now) > len(in_store) else "starting"] += alive
         in_store = set(now)
-        hits["while training" if len(in_store) > before else "before training"] += 1
     driver = sweep(grid, store)
     output, _ = driver.communicate()
     assert driver.returncode == 0, output
@@ -89,4 +93,5 @@ def test_twenty_kills_of_the_driver_lose_and_double_nothing(tmp_path, started):
     for name in MEASURED:
         np.testing.assert_array_equal(killed[name].to_numpy(), calm[name].to_numpy(), err_msg=name)
     assert Store(store).conflicts().empty
-    assert hits["while training"] >= 3, hits
+    assert hits["starting"] >= 3, hits
+    assert hits["training"] >= 8, hits

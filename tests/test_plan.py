@@ -1,0 +1,216 @@
+"""Plans: a set difference of runs, grouped into trials that hold every missing run exactly once."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import harness
+from grids import Cell, Grid, Run
+from harness.datasets import Examples, prepare
+from harness.engine import MOST_NUMBERS, MOST_SEEDS
+from harness.plan import PlanError, Trial, code_version, group, make_plan
+from results import METRICS
+
+CHOICES = {**harness.choices(), "metric": METRICS}
+TEXT = """# Which?
+[axes]
+dataset      = ["digits"]
+architecture = ["mlp"]
+order        = ["weight-act", "weight-bn-act"]
+activation   = ["relu", "sigmoid"]
+depth        = [2, 4]
+
+[recipe]
+epochs = 3
+batch  = 7
+
+[seeds]
+count = 5
+"""
+
+
+def tiny(name, *shape, examples=100):
+    x, y = np.zeros((examples, *shape)), np.arange(examples) % 2
+    return prepare(name, Examples(x, y, x[:10], y[:10], classes=2))
+
+
+DATA = {"digits": tiny("digits", 1, 8, 8)}
+VERSION = (code_version("mlp"), DATA["digits"].checksum)
+
+
+def read(folder, text=TEXT):
+    path = Path(folder) / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return Grid.read(path, CHOICES)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    return read(tmp_path_factory.mktemp("grids"))
+
+
+def cell(**changes):
+    fields = {"dataset": "digits", "architecture": "mlp", "order": "weight-act", "activation": "relu", "depth": 2}
+    return Cell(**{**fields, **changes})
+
+
+def seeds_of(cell, count):
+    return [Run(cell, seed) for seed in range(count)]
+
+
+def finished(runs, version=VERSION):
+    return {run.run_id: version for run in runs}
+
+
+def runs_in(trials):
+    return Counter(run for trial in trials for run in trial.runs)
+
+
+def test_without_a_store_every_run_is_missing(grid):
+    plan = make_plan(grid, {}, (), DATA)
+    assert plan.missing == tuple(grid.runs())
+    assert (plan.finished, plan.failed, plan.outdated) == (0, 0, {})
+
+
+def test_a_finished_grid_has_nothing_missing(grid):
+    plan = make_plan(grid, finished(grid.runs()), (), DATA)
+    assert (plan.missing, plan.finished) == ((), 40)
+
+
+@given(st.data(), st.integers(1, 70))
+def test_a_plan_holds_every_missing_run_in_exactly_one_trial(grid, data, slots):
+    every = list(grid.runs())
+    done = data.draw(st.sets(st.sampled_from(every)))
+    plan = make_plan(grid, finished(done), (), DATA)
+    assert plan.finished == len(done)
+    assert runs_in(group(plan.missing, DATA, slots)) == Counter(set(every) - done)
+
+
+@given(st.integers(1, 200), st.integers(1, 70), st.integers(1, 4000))
+def test_a_trial_never_has_more_seeds_than_its_bounds_allow(missing, slots, width):
+    trials = group(seeds_of(cell(width=width), missing), DATA, slots)
+    numbers = width * (64 + 2 * width)  # parameters of the blocks and of the stem, which sees 8×8 pixels
+    bound = max(1, min(MOST_SEEDS, MOST_NUMBERS // numbers))
+    assert max(len(trial.seeds) for trial in trials) <= bound
+
+
+@given(st.integers(1, 200), st.integers(1, 70))
+def test_seeds_are_spread_over_the_slots(missing, slots):
+    trials = group(seeds_of(cell(), missing), DATA, slots)
+    share = -(-missing // slots)
+    assert max(len(trial.seeds) for trial in trials) == min(share, MOST_SEEDS)
+    assert len(trials) == -(-missing // min(share, MOST_SEEDS))
+
+
+def test_seeds_of_all_cells_count_when_slots_are_filled():
+    runs = [*seeds_of(cell(), 8), *seeds_of(cell(depth=3), 8)]
+    assert [len(trial.seeds) for trial in group(runs, DATA, slots=2)] == [8, 8]
+
+
+def test_a_convolution_is_trained_one_seed_a_trial():
+    trials = group(seeds_of(cell(architecture="cnn"), 10), DATA, slots=1)
+    assert [trial.seeds for trial in trials] == [(seed,) for seed in range(10)]
+
+
+def test_an_activation_whose_bits_depend_on_the_block_is_trained_one_seed_a_trial():
+    uneven, even = cell(activation="sigmoid", width=33, batch=7), cell(activation="sigmoid", width=32, batch=7)
+    assert {len(trial.seeds) for trial in group(seeds_of(uneven, 10), DATA, slots=1)} == {1}
+    assert {len(trial.seeds) for trial in group(seeds_of(even, 10), DATA, slots=1)} == {10}
+
+
+def test_trials_keep_their_order(grid):
+    plans = [group(make_plan(grid, {}, (), DATA).missing, DATA, slots=3) for _ in range(2)]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ({"depth": 2}, {"depth": 8}),
+        ({"width": 16}, {"width": 64}),
+        ({"epochs": 2}, {"epochs": 20}),
+        ({"architecture": "mlp"}, {"architecture": "cnn"}),
+        ({"dataset": "digits"}, {"dataset": "fashion_mnist"}),
+    ],
+)
+def test_the_trial_with_more_work_comes_first(small, large):
+    data = {**DATA, "fashion_mnist": tiny("fashion_mnist", 1, 8, 8, examples=1000)}
+    runs = [Run(cell(**small), 0), Run(cell(**large), 0)]
+    for missing in (runs, runs[::-1]):
+        assert [trial.cell for trial in group(missing, data, slots=1)] == [runs[1].cell, runs[0].cell]
+
+
+def test_more_seeds_are_more_work():
+    trials = group([*seeds_of(cell(depth=3), 1), *seeds_of(cell(), 5)], DATA, slots=1)
+    assert [len(trial.seeds) for trial in trials] == [5, 1]
+
+
+def test_a_value_added_to_an_axis_plans_only_its_cells(grid, tmp_path):
+    wider = read(tmp_path, TEXT.replace("[2, 4]", "[2, 3, 4]"))
+    missing = make_plan(wider, finished(grid.runs()), (), DATA).missing
+    assert {run.cell.depth for run in missing} == {3}
+    assert len(missing) == 2 * 2 * 5
+
+
+def test_seeds_added_to_a_grid_plan_only_themselves(grid, tmp_path):
+    more = read(tmp_path, TEXT.replace("count = 5", "count = 7"))
+    missing = make_plan(more, finished(grid.runs()), (), DATA).missing
+    assert Counter(run.seed for run in missing) == {5: 8, 6: 8}
+
+
+def test_a_value_taken_from_an_axis_plans_nothing(grid, tmp_path):
+    fewer = read(tmp_path, TEXT.replace("[2, 4]", "[4]"))
+    plan = make_plan(fewer, finished(grid.runs()), (), DATA)
+    assert (plan.missing, plan.finished) == ((), 20)
+
+
+@pytest.mark.parametrize(
+    ("version", "what"),
+    [
+        (("older code", VERSION[1]), "mlp.py or the training code"),
+        ((VERSION[0], "older data"), "the data set digits"),
+    ],
+)
+def test_runs_by_another_version_are_told_and_only_a_fresh_plan_repeats_them(grid, version, what):
+    every = list(grid.runs())
+    done = {**finished(every), **finished(every[:3], version)}
+    plan = make_plan(grid, done, (), DATA)
+    assert (plan.missing, plan.finished, plan.outdated) == ((), 40, {what: 3})
+    fresh = make_plan(grid, done, (), DATA, fresh=True)
+    assert (fresh.missing, fresh.finished, fresh.outdated) == (tuple(every[:3]), 37, {what: 3})
+
+
+def test_failed_runs_are_planned_only_to_be_retried(grid):
+    every = list(grid.runs())
+    failed = {run.run_id for run in every[:4]}
+    plan = make_plan(grid, finished(every[10:]), failed, DATA)
+    assert (plan.missing, plan.failed) == (tuple(every[4:10]), 4)
+    again = make_plan(grid, finished(every[10:]), failed, DATA, retry=True)
+    assert (again.missing, again.failed) == (tuple(every[:10]), 0)
+
+
+def test_a_batch_as_large_as_the_training_part_can_be_planned(tmp_path):
+    grid = read(tmp_path, TEXT.replace("batch  = 7", "batch  = 90"))
+    assert len(make_plan(grid, {}, (), DATA).missing) == 40
+
+
+def test_a_batch_larger_than_the_training_part_is_an_error(tmp_path):
+    grid = read(tmp_path, TEXT.replace("batch  = 7", "batch  = 91"))
+    with pytest.raises(PlanError, match=r"batch = 91: larger than the training part of digits \(90 examples\)"):
+        make_plan(grid, {}, (), DATA)
+
+
+def test_a_trial_has_one_id_for_what_was_computed_and_how():
+    trial = Trial(cell(), (0, 1))
+    ids = [trial.trial_id(*how) for how in (("cpu", "c", "d"), ("gpu", "c", "d"), ("cpu", "e", "d"), ("cpu", "c", "e"))]
+    ids += [Trial(cell(), (0, 2)).trial_id("cpu", "c", "d"), Trial(cell(depth=3), (0, 1)).trial_id("cpu", "c", "d")]
+    assert len(set(ids)) == 6
+    assert Trial(cell(depth=2.0), (0, 1)).trial_id("cpu", "c", "d") == ids[0]
+
+
+def test_architectures_have_code_of_their_own():
+    assert len({code_version(name) for name in harness.names("architectures")}) == len(harness.names("architectures"))

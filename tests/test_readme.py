@@ -1,0 +1,97 @@
+"""The README and the pages of the rooms say what is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import harness
+from grids import Cell, Grid
+from results import METRICS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines()
+
+
+def tree_paths() -> list[str]:
+    """Paths of the README's file tree, folders with a slash at the end."""
+    tree = re.search(r"## What is where\n\n```\n(.*?)```", README, re.S).group(1)
+    paths, folder = [], ""
+    for line in tree.splitlines():
+        if "(not in git)" in line:
+            continue
+        name = line.split()[0] if line.strip() else ""
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+            paths.append(name)
+        elif line.startswith("  ") and not line.startswith("   "):
+            paths.append(folder + name)
+    return [path for path in paths if path]
+
+
+def test_the_file_tree_names_what_exists():
+    assert [path for path in tree_paths() if not (ROOT / path).exists()] == []
+
+
+def test_the_file_tree_leaves_no_tracked_file_out():
+    if not tracked():
+        pytest.skip("not in a git checkout")
+    paths = tree_paths()
+    folders = tuple(path for path in paths if path.endswith("/") and path.count("/") > 1)
+    told = (*folders, "tests/test_")  # "a file for each module"
+    rest = [path for path in tracked() if path not in paths and not path.startswith(told)]
+    assert [path for path in rest if not path.endswith("__init__.py")] == []
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"make (\w+)", README))
+    rules = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert targets <= rules | {"and"}
+
+
+def test_the_names_in_the_readme_are_the_choices():
+    text = re.search(r"Activations: (.*?)\n\n", README, re.S).group(1)
+    choices = harness.choices()
+    for kind in ("activation", "architecture", "dataset"):
+        for name in choices[kind]:
+            assert re.search(rf"\b{name}\b", text), name
+
+
+def test_the_table_of_grids_counts_their_runs():
+    rows = re.findall(r"\| `(grids/\w+\.toml)` \|.*\| ([\d,]+) \|", README)
+    assert sorted(path for path, _ in rows) == sorted(f"grids/{p.name}" for p in (ROOT / "grids").glob("*.toml"))
+    for path, runs in rows:
+        grid = Grid.read(ROOT / path, {**harness.choices(), "metric": METRICS})
+        assert sum(1 for _ in grid.runs()) == int(runs.replace(",", "")), path
+
+
+def field_table() -> str:
+    """The table of cell fields in grids/README.md, from the model."""
+    lines = ["| field | default | meaning |", "|---|---|---|"]
+    for name, info in Cell.model_fields.items():
+        default = "required" if info.is_required() else f"`{info.default}`"
+        lines.append(f"| `{name}` | {default} | {info.description} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_cell_fields_is_that_of_the_model():
+    assert field_table() in (ROOT / "grids" / "README.md").read_text()
+
+
+def test_the_architecture_of_the_readme_builds_and_gives_logits(tmp_path):
+    import torch
+
+    from harness.stacking import stack
+
+    source = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    namespace: dict = {}
+    exec(compile(source, "README.md", "exec"), namespace)
+    cell = Cell(dataset="x", architecture="funnel", order="weight-bn-act", activation="maxout", depth=4, width=16)
+    model = stack(namespace["build"](cell, (1, 12), 5), [0, 1, 2])
+    assert model(torch.randn(3, 1, 7, 12).movedim(1, 2).movedim(1, 2)).shape == (3, 5, 7)
