@@ -36,7 +36,7 @@ class Results(NamedTuple):
     runs: pd.DataFrame  # a row a planned run, with its cell and seed; `status` missing where the store has none
     pairs: list[tuple[tuple[str, object], ...]]  # the cells without order
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
-    unplanned: frozenset  # of pairs: the store has seeds of theirs that the grid does not declare
+    unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
 
 
@@ -71,12 +71,12 @@ def gather(grid: Grid, store: Store) -> Results:
 
 
 def _unplanned(grid: Grid, stored: pd.DataFrame) -> frozenset:
-    """The pairs of which the store holds finished runs with seeds beyond the grid's."""
+    """(pair, order) of the cells of which the store holds finished runs with seeds beyond the grid's."""
     extra = stored[(stored["seed"] >= grid.seeds.count) & (stored["status"] != "failed")]
     if extra.empty:
         return frozenset()
-    cells = set(extra[list(FIELDS_OF_A_PAIR)].itertuples(index=False, name=None))
-    return frozenset(tuple(zip(FIELDS_OF_A_PAIR, cell, strict=True)) for cell in cells)
+    cells = set(extra[[*FIELDS_OF_A_PAIR, "order"]].itertuples(index=False, name=None))
+    return frozenset((tuple(zip(FIELDS_OF_A_PAIR, fields, strict=True)), order) for *fields, order in cells)
 
 
 def _example_counts(store: Store, runs: pd.DataFrame) -> dict[str, tuple[np.ndarray, int]]:
@@ -181,7 +181,9 @@ def _family(results: Results, metric: str, contrast: str) -> pd.DataFrame:
         | (np.isnan(finished_mean) & (m.n > 0)),
         **extremes,
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
-        "unplanned seeds": np.array([results.pairs[i] in results.unplanned for i in columns], bool),
+        "unplanned seeds": np.array(
+            [any((results.pairs[i], order) in results.unplanned for order in orders) for i in columns], bool
+        ),
     }
     labels = np.array(list(notes))
     table = np.array(list(notes.values()), bool).T  # (K, notes)

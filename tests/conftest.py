@@ -1,0 +1,32 @@
+"""What every test shares: one thread, as in a trial; no usage statistics sent; a tiny separable problem."""
+
+import torch
+
+torch.set_num_threads(1)
+
+import os  # noqa: E402 the threads come first
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from harness.datasets import Data, Examples, prepare  # noqa: E402
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Machines are shared, so no example has a time limit; and the same examples are tried each time.
+hypothesis.settings.register_profile("normorder", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("normorder")
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """Makes data sets of Gaussian blobs, `classes` of them, whose centres are 2 sd from the origin in each number."""
+
+    def make(shape: tuple[int, ...] = (6,), train: int = 100, test: int = 60, classes: int = 3) -> Data:
+        rng = np.random.default_rng(0)
+        centres = 2 * rng.choice([-1.0, 1.0], (classes, *shape))
+        y = np.arange(train + test) % classes
+        x = centres[y] + rng.standard_normal((train + test, *shape))
+        return prepare("x", Examples(x[:train], y[:train], x[train:], y[train:], classes))
+
+    return make

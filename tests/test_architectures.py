@@ -1,0 +1,140 @@
+"""Every architecture that the folder holds: its layers as they run, its shapes, its size, and that it learns."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import harness
+from grids import Cell
+from harness.architectures import build
+from harness.initialisation import ACTIVATIONS
+from harness.layers import BatchNorm, Block, Dropout, Weight
+from harness.stacking import stack
+from harness.training import train
+
+ARCHITECTURES = harness.names("architectures")
+SHAPES = [(1, 12), (2, 8, 8)]
+ORDERS = [
+    "-".join(order)
+    for optional in [(), ("drop",), *((norm,) for norm in harness.NORMS), *((norm, "drop") for norm in harness.NORMS)]
+    for order in permutations(("weight", "act", *optional))
+]
+KINDS = {Weight: "weight", BatchNorm: "bn", Dropout: "drop", nn.ReLU: "act"}
+
+
+def cell(architecture, order="weight-bn-act", **fields):
+    return Cell(
+        **{
+            "dataset": "x",
+            "architecture": architecture,
+            "order": order,
+            "activation": "relu",
+            "depth": 3,
+            "width": 4,
+            **fields,
+        }
+    )
+
+
+def executed(model, x):
+    """(name of the block or None, kind of the layer) of each layer of a kind that orders name, as they run."""
+    homes = {layer: name for name, each in model.named_modules() if isinstance(each, Block) for layer in each.modules()}
+    record = []
+    for layer in model.modules():
+        if type(layer) in KINDS:
+            layer.register_forward_hook(lambda layer, *_: record.append((homes.get(layer), KINDS[type(layer)])))
+    model(x)
+    return record
+
+
+class Operations(TorchDispatchMode):
+    """The names of torch's operations as they run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_grammar_has_38_orders_with_one_normalization():
+    assert len(set(ORDERS)) == 8 + 30 * len(harness.NORMS)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_layers_of_each_block_run_as_the_order_says(architecture, order):
+    record = executed(stack(build(cell(architecture, order), (2, 8, 8), 5), [0, 1]), torch.randn(2, 2, 6, 8, 8))
+    blocks = {}
+    for home, kind in record:
+        blocks.setdefault(home, []).append(kind)
+    outside = blocks.pop(None)
+    assert ["-".join(kinds) for kinds in blocks.values()] == [order] * 3
+    assert set(outside) == {"weight"}
+    assert record[0] == record[-1] == (None, "weight")  # stem and head
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_outside_the_blocks_normalises_or_activates(architecture, shape):
+    model = stack(build(cell(architecture), shape, 5), [0])
+    with torch.no_grad(), Operations() as operations:
+        model(torch.randn(1, shape[0], 6, *shape[1:]))
+    assert sum("norm" in name for name in operations.names) == 3
+    nonlinear = ("relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus", "maximum", "clamp", "where", "exp")
+    assert [name for name in operations.names if any(word in name for word in nonlinear)] == ["relu.default"] * 3
+
+
+@pytest.mark.parametrize("activation", ["relu", "maxout"])
+@pytest.mark.parametrize("order", ["weight-act", "act-bn-weight"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_are_seeds_by_classes_by_batch(architecture, shape, order, activation):
+    model = stack(build(cell(architecture, order, activation=activation), shape, 5), [0, 1, 2])
+    assert model(torch.randn(3, shape[0], 7, *shape[1:])).shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_architecture_says_whether_it_convolves(architecture):
+    model = build(cell(architecture), (2, 8, 8), 5)
+    assert harness.convolves(architecture) == any(isinstance(m, Weight) and m.kernel for m in model.modules())
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 3), (1, 28, 3)], ids=str)
+def test_a_cnn_is_refused_where_there_is_no_space_to_pool(shape):
+    with pytest.raises(ValueError, match="cnn needs a space of at least 4 in each dimension to pool twice"):
+        build(cell("cnn"), shape, 5)
+
+
+def blocks_parameters(architecture, **fields):
+    model = build(cell(architecture, depth=4, width=64, **fields), (2, 8, 8), 5)
+    return sum(p.numel() for block in model.modules() if isinstance(block, Block) for p in block.parameters())
+
+
+@pytest.mark.parametrize("order", ["weight-act", "weight-bn-act", "weight-act-bn", "act-weight", "bn-act-weight"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_maxout_blocks_have_twice_the_parameters_or_matched_the_same(architecture, order):
+    relu = blocks_parameters(architecture, order=order)
+    assert blocks_parameters(architecture, order=order, activation="maxout") == pytest.approx(2 * relu, rel=0.03)
+    matched = blocks_parameters(architecture, order=order, activation="maxout", maxout_width="matched")
+    assert matched == pytest.approx(relu, rel=0.03)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_matched_width_changes_maxout_alone(architecture):
+    sizes = {blocks_parameters(architecture, maxout_width=width) for width in ("same", "matched")}
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_architecture_learns_with_every_activation(architecture, activation, blobs):
+    learner = cell(architecture, activation=activation, depth=1, width=8, batch=10, epochs=4, lr=0.1)
+    training = train(learner, [0, 1], blobs((1, 8)))
+    losses = [row["loss"] for row in training.curves if row["split"] == "val"]
+    assert (losses[-1] < 0.8 * losses[0]).all()
