@@ -168,8 +168,8 @@ def curves(
     as the frame has them. Points with one seed have no band.
     """
     frame = frame[np.isfinite(frame[value].astype(float))]
-    there = set(frame[list(fields)].itertuples(index=False, name=None))
-    panels = [cell for cell in cells if cell in there][:MOST_PANELS]
+    groups = dict(iter(frame.groupby(list(fields), sort=False))) if fields else {(): frame}
+    panels = [cell for cell in cells if cell in groups][:MOST_PANELS]
     if not panels:
         return None
     _, columns = _rows_and_columns(fields)
@@ -182,7 +182,7 @@ def curves(
         figure = Figure(figsize=(2.5 * wide + 0.6, 1.65 * high + 0.7), layout="constrained")
         axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=is_share(value)).ravel()
         for ax, panel in zip(axes, panels, strict=False):
-            here = frame[(frame[list(fields)] == panel).all(axis=1)] if fields else frame
+            here = groups[panel]
             for arm in arms:
                 grouped = here[here["arm"] == arm].groupby("epoch")[value].agg(["mean", "sem", "count"])
                 if grouped.empty:
