@@ -117,7 +117,6 @@ def sweep(
         print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
         raise typer.Exit(FAILED if plan.failed else 0)
     from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
-    from harness.display import Display
     from harness.trial import check_trainable
 
     with naming(grid_path):
@@ -126,12 +125,10 @@ def sweep(
         trials = group(plan.missing, data, slots)
         tell(study, len(trials), slots)
         try:
-            with Display(len(plan.missing)) as display:
-                ray_side.run_trials(trials, data, where, provenance(), display)
+            counts = ray_side.run_trials(trials, data, where, provenance())
         except KeyboardInterrupt:
             print("interrupted; finished trials are in the store, the same command goes on from there")
             raise typer.Exit(INTERRUPTED) from None
-    counts = display.counts
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"

@@ -1,7 +1,7 @@
 """Progress of a sweep: a live line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
@@ -11,19 +11,23 @@ PLAIN_EVERY_S = 10.0
 
 
 class Display:
-    """Counts runs as trials start and end. Use as a context; `counts` holds the sums afterwards."""
+    """Counts runs as trials start and end. Use as a context; `counts` holds the sums afterwards.
 
-    def __init__(self, runs: int, console: Console | None = None):
-        self.runs = runs
+    work: of each trial, in any unit; long trials come first, so runs alone would tell far too long a time left.
+    """
+
+    def __init__(self, seeds: Sequence[int], work: Sequence[float], console: Console | None = None):
+        self.seeds, self.work = seeds, work
+        self.runs, self.work_done = sum(seeds), 0.0
         self.counts = {"done": 0, "diverged": 0, "failed": 0}
         self.console = console or Console()
-        self.running: dict[int, int] = {}  # seeds of each trial that runs now, by the trial's number
+        self.running: set[int] = set()  # numbers of the trials that run now
         self.start = self.last_plain = time.monotonic()
         self.live = None
         if self.console.is_terminal:
             columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
             self.live = Progress(*columns, _Rest(self), TimeElapsedColumn(), console=self.console)
-            self.task = self.live.add_task("runs", total=runs, counts="starting")
+            self.task = self.live.add_task("runs", total=self.runs, counts="starting")
 
     def __enter__(self):
         if self.live:
@@ -38,29 +42,29 @@ class Display:
     def ended(self) -> int:
         return sum(self.counts.values())
 
-    def trial_started(self, number: int, seeds: int) -> None:
-        self.running[number] = seeds
+    def trial_started(self, number: int) -> None:
+        self.running.add(number)
         self._show()
 
     def trial_ended(self, number: int, outcome: Mapping[str, int]) -> None:
         """outcome: runs of this trial by status."""
-        self.running.pop(number, None)
+        self.running.discard(number)
+        self.work_done += self.work[number]
         for status, count in outcome.items():
             self.counts[status] += count
         self._show(last=self.ended == self.runs)
 
     def rate(self) -> str:
-        """Runs a second and time left, from the mean so far."""
+        """Runs a second so far, and the time left if the rest goes on at this rate of work."""
         elapsed = time.monotonic() - self.start
         if not self.ended:
             return ""
-        left = round((self.runs - self.ended) * elapsed / self.ended)
+        left = round(elapsed * (sum(self.work) / self.work_done - 1))
         return f"{self.ended / elapsed:.1f} runs/s, {left // 60}:{left % 60:02} left"
 
     def _show(self, last: bool = False) -> None:
-        words = (
-            f"running {sum(self.running.values())}, diverged {self.counts['diverged']}, failed {self.counts['failed']}"
-        )
+        running = sum(self.seeds[number] for number in self.running)
+        words = f"running {running}, diverged {self.counts['diverged']}, failed {self.counts['failed']}"
         if self.live:
             self.live.update(self.task, completed=self.ended, counts=words)
         elif last or time.monotonic() - self.last_plain >= PLAIN_EVERY_S:

@@ -111,7 +111,7 @@ def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int) -> list[
         sizes = batch_sizes(cell.batch, examples)
         size = block_size(cell, convolves(cell.architecture), prod(examples.shape), sizes, total, slots)
         trials += [Trial(cell, tuple(block[i : i + size])) for i in range(0, len(block), size)]
-    return sorted(trials, key=lambda trial: -_work(trial, data[trial.cell.dataset]))
+    return sorted(trials, key=lambda trial: -work(trial, data[trial.cell.dataset]))
 
 
 def seeds_in_engine(cell: Cell, data: Data) -> int | None:
@@ -119,8 +119,8 @@ def seeds_in_engine(cell: Cell, data: Data) -> int | None:
     return 1 if bits_need_one_seed(cell, convolves(cell.architecture), batch_sizes(cell.batch, data)) else None
 
 
-def _work(trial: Trial, data: Data) -> float:
-    """Multiplications of a trial up to a factor: enough to put long trials first."""
+def work(trial: Trial, data: Data) -> float:
+    """Multiplications of a trial up to a factor: enough to put long trials first and to guess the time left."""
     cell = trial.cell
     space = prod(data.shape[1:]) * 9 if convolves(cell.architecture) else 1
     return len(trial.seeds) * cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space

@@ -27,7 +27,7 @@ from ray import tune
 from grids import WrongUse
 from harness.datasets import Data
 from harness.display import Display
-from harness.plan import Trial
+from harness.plan import Trial, work
 from harness.trial import failed_tables, run_trial
 from results import Store
 
@@ -63,39 +63,37 @@ def cluster(address: str | None = None):
 
 
 def run_trials(
-    trials: list[Trial],
-    data: Mapping[str, Data],
-    store: Store,
-    provenance: Mapping[str, str],
-    display: Display,
-) -> None:
-    """Train every trial on the cluster that `cluster` gave, and show it."""
+    trials: list[Trial], data: Mapping[str, Data], store: Store, provenance: Mapping[str, str]
+) -> dict[str, int]:
+    """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status."""
     shared = {name: ray.put(each) for name, each in data.items()}
-    for first in range(0, len(trials), TRIALS_A_FIT):
-        part = trials[first : first + TRIALS_A_FIT]
-        watcher = _Watcher(part, data, store, provenance, display)
-        scratch = tempfile.mkdtemp(prefix="normorder-")
-        try:
-            tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(
-                        _train, trials=part, data=shared, store=str(store.path), provenance=dict(provenance)
-                    ),
-                    {"cpu": 1},
-                ),
-                param_space={"index": tune.grid_search(list(range(len(part))))},
-                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
-                run_config=tune.RunConfig(
-                    name="sweep",
-                    storage_path=scratch,
-                    verbose=0,
-                    callbacks=[watcher],
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                ),
-            ).fit()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    how = {"data": shared, "store": str(store.path), "provenance": dict(provenance)}
+    with Display([len(t.seeds) for t in trials], [work(t, data[t.cell.dataset]) for t in trials]) as display:
+        for first in range(0, len(trials), TRIALS_A_FIT):
+            part = trials[first : first + TRIALS_A_FIT]
+            _fit(part, how, _Watcher(first, part, data, store, provenance, display))
+    return display.counts
+
+
+def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher") -> None:
+    """Have Ray Tune run trials, in a scratch folder of its own."""
+    trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), {"cpu": 1})
+    scratch = tempfile.mkdtemp(prefix="normorder-")
+    try:
+        tune.Tuner(
+            trainable,
+            param_space={"index": tune.grid_search(list(range(len(trials))))},
+            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[watcher],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _train(config, trials, data, store, provenance):
@@ -110,16 +108,15 @@ def _train(config, trials, data, store, provenance):
 class _Watcher(tune.Callback):
     """Tells the display what happens to trials; writes the rows of those that Ray Tune gives up."""
 
-    def __init__(self, trials, data, store, provenance, display):
-        self.trials, self.data, self.store, self.provenance = trials, data, store, provenance
+    def __init__(self, first, trials, data, store, provenance, display):
+        self.first, self.trials, self.data, self.store, self.provenance = first, trials, data, store, provenance
         self.display = display
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        index = trial.config["index"]
-        self.display.trial_started(index, len(self.trials[index].seeds))
+        self.display.trial_started(self.first + trial.config["index"])
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        self.display.trial_ended(trial.config["index"], trial.last_result["runs"])
+        self.display.trial_ended(self.first + trial.config["index"], trial.last_result["runs"])
 
     def on_trial_error(self, iteration, trials, trial, **info):
         index = trial.config["index"]
@@ -127,7 +124,7 @@ class _Watcher(tune.Callback):
         error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
         data = self.data[ours.cell.dataset]
         self.store.write(failed_tables(ours, data, self.provenance, error, datetime.now(UTC)))
-        self.display.trial_ended(index, {"failed": len(ours.seeds)})
+        self.display.trial_ended(self.first + index, {"failed": len(ours.seeds)})
 
     def __getstate__(self):
         return {}  # Tune saves its callbacks with its state, which nobody reads

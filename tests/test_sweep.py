@@ -12,7 +12,6 @@ import ray
 import harness
 from grids import Grid
 from harness import datasets, sweep
-from harness.display import Display
 from harness.plan import group, make_plan
 from harness.trial import check_trainable
 from reports import page
@@ -48,10 +47,7 @@ def read_grid(path: Path, **changes: str) -> Grid:
 def run(grid: Grid, store: Store, data, slots: int, **how) -> dict[str, int]:
     """Plan and train; the runs by status."""
     missing = make_plan(grid, store.finished(), store.failed(), data, **how).missing
-    with Display(len(missing)) as display:
-        if missing:
-            sweep.run_trials(group(missing, data, slots), data, store, PROVENANCE, display)
-    return display.counts
+    return sweep.run_trials(group(missing, data, slots), data, store, PROVENANCE)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ test set. Generating takes seconds, so the arrays are kept in `data_home()` with
 import hashlib
 import random
 import uuid
-import zipfile
+import zlib
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -27,10 +28,10 @@ def load():
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}") from None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
             stored = str(file["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not the generated MNIST-1D ({error}); delete it to have it made again") from None
     if stored != _sha256(arrays):
         raise DataError(f"{path}: wrong checksum; delete it to have it made again")
