@@ -25,7 +25,7 @@ VERDICT_COLOURS = {
     "different": _PALETTE[3], "equivalent": _PALETTE[0], "negligible": _PALETTE[9],
     "underpowered": "#8a8a8a", "inconclusive": "#c0a000",
 }  # fmt: skip
-ARM_COLOURS = [_PALETTE[i] for i in (7, 0, 1, 2, 4, 5, 8, 9)]
+_ARM_COLOURS = [_PALETTE[i] for i in (7, 0, 1, 2, 4, 5, 8, 9)]
 MOST_ROWS, MOST_PANELS = 60, 24
 
 
@@ -42,6 +42,12 @@ def scale(metric: str) -> tuple[float, str]:
 def label(values: dict[str, object] | pd.Series, fields: Sequence[str]) -> str:
     """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
     return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, object]:
+    """A colour for each arm, the same in every figure."""
+    palette = _ARM_COLOURS if len(arms) <= len(_ARM_COLOURS) else sns.color_palette("husl", len(arms))
+    return dict(zip(arms, palette, strict=False))
 
 
 def minus(contrast: str) -> str:
@@ -130,7 +136,7 @@ def forest(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str
     frame = frame.iloc[::-1]
     first, second = contrast.split(" - ")
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.24 * len(frame) + 1.2), layout="constrained")
+        figure = Figure(figsize=(9.0, 0.24 * len(frame) + 1.2), layout="constrained")
         ax = figure.subplots()
         if margin is not None:
             ax.axvspan(-margin * factor, margin * factor, color="#eef3f7", zorder=0)
@@ -176,10 +182,10 @@ def curves(
     wide = frame[columns[0]].nunique() if columns else 1
     wide = wide if 1 < wide <= 6 else min(4, len(panels))
     high = -(-len(panels) // wide)
-    colours = dict(zip(arms, ARM_COLOURS, strict=False))
+    colours = arm_colours(arms)
     factor = 100 if is_share(value) else 1
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.5 * wide + 0.6, 1.65 * high + 0.7), layout="constrained")
+        figure = Figure(figsize=(min(10.6, 3.3 * wide + 0.6), 1.7 * high + 0.7), layout="constrained")
         axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=is_share(value)).ravel()
         for ax, panel in zip(axes, panels, strict=False):
             here = groups[panel]
@@ -213,7 +219,7 @@ def by_arm(frame: pd.DataFrame, metric: str, fields: Sequence[str], arms: Sequen
     rows, columns = _rows_and_columns(fields)
     panels = list(dict.fromkeys(frame[columns[0]])) if columns and rows else [None]
     panels = panels[:6]
-    colours = dict(zip(arms, ARM_COLOURS, strict=False))
+    colours = arm_colours(arms)
     names = list(dict.fromkeys(label(row, rows) for row in frame[rows].drop_duplicates().to_dict("records")))[
         :MOST_ROWS
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from grids import Grid
 from reports import figures
-from reports.comparisons import FIELDS_OF_A_PAIR, Results, compare, gather
+from reports.comparisons import FIELDS_OF_A_PAIR, ReportError, Results, compare, gather
 from reports.statistics import LEVEL, failure_rate_bound
 from results import Store
 
@@ -28,7 +28,10 @@ def build(grid: Grid, store: Store, folder: Path) -> list[str]:
     results = gather(grid, store)
     frame = compare(results)
     conflicts = store.conflicts()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(f"{folder}: cannot be written: {error.strerror}") from None
     frame.to_parquet(folder / "comparisons.parquet", index=False)
     frame.to_csv(folder / "comparisons.csv", index=False)
     arm_of = {order: arm for arm, order in grid.analysis.arms.items()}
@@ -97,9 +100,9 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     within = "no margin declared" if margin is None else f"margin {_number(margin, primary.metric)}"
     sentences = [f"Of {count} comparisons ({n} paired seeds each; {within}): {words}."]
     if len(for_first):
-        sentences.append(f"{first.capitalize()} better: {_extremes(for_first, varying, better)}.")
+        sentences.append(f"Better with {first}: {_extremes(for_first, varying, better)}.")
     if len(for_second):
-        sentences.append(f"{second.capitalize()} better: {_extremes(for_second, varying, -better)}.")
+        sentences.append(f"Better with {second}: {_extremes(for_second, varying, -better)}.")
     if same:
         cells = family[family["verdict"].isin(["equivalent", "negligible"])]
         sentences.append(
@@ -130,21 +133,17 @@ def _list(names: list[str], most: int = 12) -> str:
     return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
-def _number(value: float, metric: str, sign: bool = False) -> str:
-    """A difference in its unit: percentage points for shares, nats for losses."""
+def _number(value: float, metric: str) -> str:
+    """A margin in its unit: percentage points for shares, nats for losses."""
     factor, unit = figures.scale(metric)
-    if not np.isfinite(value):
-        return "–" if np.isnan(value) else ("∞" if value > 0 else "−∞")
-    digits = 2 if factor > 1 else 3
-    return f"{value * factor:{'+' if sign else ''}.{digits}f} {unit}".replace("-", "−")
+    return f"{_plain(value * factor, 2 if factor > 1 else 3)} {unit}"
 
 
 def interval(row: pd.Series) -> str:
     """Difference with its 95 % interval: '+1.20 pp [0.80, 1.60]'."""
-    low, high = (_number(row[end], row["metric"]).rpartition(" ")[0] or "–" for end in ("low", "high"))
-    if not np.isfinite(row["low"]):
-        low, high = ("−∞", "∞") if np.isfinite(row["difference"]) else ("–", "–")
-    return f"{_number(row['difference'], row['metric'], sign=True)} [{low}, {high}]"
+    factor, unit = figures.scale(row["metric"])
+    middle, low, high = (_plain(row[name] * factor, 2 if factor > 1 else 3) for name in ("difference", "low", "high"))
+    return f"{'+' if row['difference'] > 0 else ''}{middle} {unit} [{low}, {high}]"
 
 
 def _p(value: float) -> str:
@@ -192,47 +191,47 @@ def _pictures(results: Results, runs: pd.DataFrame, store: Store, varying: Seque
 
 
 def _families(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict]:
-    """Tables of the page: a row a comparison, formatted; families in the order of the frame."""
+    """Tables of the page, in the order of the frame."""
     families = []
     for (metric, contrast), family in frame.groupby(["metric", "contrast"], sort=False):
-        rows = []
-        for _, row in family.head(MOST_ROWS).iterrows():
-            bound = ""
-            if row["verdict"] in ("equivalent", "negligible"):
-                worst = max(row["diverged_a"], row["diverged_b"])
-                bound = f"failure rate ≤ {failure_rate_bound(worst, row['n']):.0%}"
-            mean = figures.is_share(metric)
-            rows.append(
-                {
-                    "cell": figures.label(row, varying),
-                    "n": f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""),
-                    "means": " / ".join(
-                        "–" if np.isnan(v) else f"{v * 100:.2f} %" if mean else f"{v:.3f}"
-                        for v in (row["mean_a"], row["mean_b"])
-                    ),
-                    "difference": interval(row),
-                    "effect": "–" if np.isnan(row["effect_size"]) else f"{row['effect_size']:+.2f}".replace("-", "−"),
-                    "better": "–"
-                    if np.isnan(row["probability_of_improvement"])
-                    else f"{row['probability_of_improvement']:.2f} "
-                    f"[{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]",
-                    "p_holm": _p(row["p_holm"]),
-                    "p_sign_flip": _p(row["p_sign_flip"]),
-                    "p_equivalence_holm": _p(row["p_equivalence_holm"]),
-                    "seeds_needed": "–" if np.isnan(row["seeds_needed"]) else f"{row['seeds_needed']:,.0f}",
-                    "verdict": row["verdict"],
-                    "notes": "; ".join(filter(None, [row["notes"], bound])),
-                }
-            )
-        families.append(
-            {
-                "metric": metric.replace("_", " "),
-                "contrast": figures.minus(contrast),
-                "rows": rows,
-                "count": len(family),
-            }
-        )
+        rows = [_row(row, varying) for _, row in family.head(MOST_ROWS).iterrows()]
+        names = {"metric": metric.replace("_", " "), "contrast": figures.minus(contrast)}
+        families.append({**names, "rows": rows, "count": len(family)})
     return families
+
+
+def _row(row: pd.Series, varying: Sequence[str]) -> dict[str, str]:
+    """One comparison, formatted. Beside equivalent and negligible stands how often a run may yet fail, unseen."""
+    notes = [row["notes"]]
+    if row["verdict"] in ("equivalent", "negligible"):
+        bound = failure_rate_bound(max(row["diverged_a"], row["diverged_b"]), row["n"])
+        notes.append(f"failure rate ≤ {bound:.0%}")
+    if figures.is_share(row["metric"]):
+        means = f"{_plain(row['mean_a'] * 100)} / {_plain(row['mean_b'] * 100)} %"
+    else:
+        means = f"{_plain(row['mean_a'], 3)} / {_plain(row['mean_b'], 3)}"
+    low, high = _plain(row["improvement_low"]), _plain(row["improvement_high"])
+    return {
+        "cell": figures.label(row, varying),
+        "n": f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""),
+        "means": means,
+        "difference": interval(row),
+        "effect": _plain(row["effect_size"]),
+        "better": f"{_plain(row['probability_of_improvement'])} [{low}, {high}]",
+        "p_holm": _p(row["p_holm"]),
+        "p_sign_flip": _p(row["p_sign_flip"]),
+        "p_equivalence_holm": _p(row["p_equivalence_holm"]),
+        "seeds_needed": _plain(row["seeds_needed"], 0),
+        "verdict": row["verdict"],
+        "notes": "; ".join(filter(None, notes)),
+    }
+
+
+def _plain(value: float, digits: int = 2) -> str:
+    """A number with so many decimals; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def _missing(runs: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
