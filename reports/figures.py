@@ -121,7 +121,9 @@ def _difference(row) -> float:
 
 
 def _cell_words(row, factor: float) -> str:
-    if not isinstance(row, pd.Series) or not np.isfinite(row["difference"]):
+    if not isinstance(row, pd.Series):
+        return ""  # the grid has no such cell
+    if not np.isfinite(row["difference"]):
         return "no pairs"
     number = row["difference"] * factor
     return f"{number:+.{1 if factor > 1 else 2}f} {MARKS[row['verdict']]}"

@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from grids import Cell, Grid
-from results import METRICS
+from results import METRICS, SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -82,6 +82,22 @@ def field_table() -> str:
 
 def test_the_table_of_cell_fields_is_that_of_the_model():
     assert field_table() in (ROOT / "grids" / "README.md").read_text()
+
+
+def column_tables() -> str:
+    """The tables of columns in results/README.md, from the schema."""
+    parts = []
+    for name, schema in SCHEMAS.items():
+        parts.append(f"### {name}\n\n| column | type | unit | meaning |\n|---|---|---|---|")
+        for field in schema:
+            about = {key.decode(): value.decode() for key, value in field.metadata.items()}
+            parts.append(f"| `{field.name}` | {field.type} | {about.get('unit', '')} | {about['meaning']} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def test_the_tables_of_columns_are_those_of_the_schema():
+    assert column_tables() in (ROOT / "results" / "README.md").read_text()
 
 
 def test_the_architecture_of_the_readme_builds_and_gives_logits(tmp_path):
