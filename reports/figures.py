@@ -59,8 +59,9 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """Write name.svg and name.png into `folder`; give the SVG as text for a page."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+    with mpl.rc_context(STYLE):  # the names inside an SVG come from its salt
+        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
     svg = text.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return svg[svg.index("<svg") :]
@@ -178,7 +179,7 @@ def curves(
     frame = frame[np.isfinite(frame[value].astype(float))]
     groups = dict(iter(frame.groupby(list(fields), sort=False))) if fields else {(): frame}
     panels = [cell for cell in cells if cell in groups][:MOST_PANELS]
-    if not panels:
+    if frame.empty or not panels:
         return None
     _, columns = _rows_and_columns(fields)
     wide = frame[columns[0]].nunique() if columns else 1

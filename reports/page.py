@@ -176,7 +176,7 @@ def _pictures(results: Results, runs: pd.DataFrame, store: Store, varying: Seque
     """Learning curves and values by arm, as far as the store has them."""
     arms = list(results.grid.analysis.arms)
     wanted = [*varying, "arm", "run_id", "trial"]
-    curves = store.read("curves").to_pandas()
+    curves = store.read("curves").to_pandas().drop(columns="lr")  # the schedule's; a cell has one of its own
     curves = curves[curves["split"] == "val"].merge(runs[wanted], on=["run_id", "trial"])
     metric = results.grid.analysis.primary.metric
     cells = list(dict.fromkeys(runs[list(varying)].itertuples(index=False, name=None)))
@@ -242,8 +242,8 @@ def _missing(runs: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, objec
         values = dict(zip([*varying, "order", "status"], cell, strict=True))
         reason = "not run"
         if values["status"] == "failed":
-            lines = str(group["error"].iloc[0]).strip().splitlines()
-            reason = "failed: " + (lines[-1] if lines else "no reason recorded")
+            error = group["error"].iloc[0]
+            reason = f"failed: {'no reason recorded' if pd.isna(error) else error.strip().splitlines()[-1]}"
         seeds = ", ".join(map(str, group["seed"].head(12))) + ("…" if len(group) > 12 else "")
         rows.append(
             {

@@ -4,40 +4,31 @@ import itertools
 import math
 import subprocess
 import sys
-from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import oracles
 import pandas as pd
 import pytest
+from simulated import (
+    ACTIVATIONS,
+    AFTER,
+    BEFORE,
+    CLASSES,
+    EXAMPLES,
+    MARGINS,
+    exactly,
+    fill,
+    planted,
+    read_grid,
+    run,
+)
 
-import harness
-from grids import Grid, Run
 from reports.comparisons import COLUMNS, ReportError, compare, gather
-from results import METRICS, Store, table
+from results import METRICS, Store
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-BEFORE, AFTER, NONE = "weight-bn-act", "weight-act-bn", "weight-act"
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid")
-CLASSES, EXAMPLES = 10, 500
-MARGINS = "margin = { test_accuracy = 0.02, test_loss = 0.05 }"
-GRID = """
-[axes]
-dataset = ["digits"]
-architecture = ["mlp"]
-order = {orders}
-activation = {activations}
-depth = {depths}
-[seeds]
-count = {seeds}
-[analysis]
-arms = {{ {arms} }}
-contrasts = {contrasts}
-{margins}
-"""
 # mean and sd of the differences in test accuracy, at margin 0.02, 20 seeds and 6 cells
 PLANTED = {
     "different": (0.05, 0.01),
@@ -46,67 +37,6 @@ PLANTED = {
     "inconclusive": (0.01, 0.022),
     "underpowered": (0.0, 0.1),
 }
-
-
-def read_grid(
-    folder, activations=("relu",), depths=(2,), seeds=20, margins=MARGINS, contrasts=("after - before",), exclude=""
-):
-    arms = {"before": BEFORE, "after": AFTER, **({"none": NONE} if "none" in str(contrasts) else {})}
-    path = folder / "simulated.toml"
-    text = GRID.format(
-        orders=list(arms.values()), activations=list(activations), depths=list(depths), seeds=seeds,
-        arms=", ".join(f"{name} = '{order}'" for name, order in arms.items()), contrasts=list(contrasts),
-        margins=margins,
-    )  # fmt: skip
-    path.write_text(exclude + text)
-    return Grid.read(path, {**harness.choices(), "metric": METRICS})
-
-
-def run(cell, seed, status="done", **metrics):
-    """A run with neutral metrics, but those given."""
-    value = 0.5 if status == "done" else math.nan
-    sizes = {"train_examples": 1000, "val_examples": 200, "test_examples": EXAMPLES, "classes": CLASSES}
-    return {"cell": cell, "seed": seed, "status": status, **sizes, **dict.fromkeys(METRICS, value), **metrics}
-
-
-def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None):
-    """Write runs into a store, a file a trial. counts: by cell_id, right answers of each test example."""
-    trials = defaultdict(list)
-    for row in runs:
-        trials[str(trial(row))].append(row)
-    for name, rows in trials.items():
-        cells = pd.DataFrame([row["cell"].model_dump() for row in rows])
-        measured = ("seed", "status", "train_examples", "val_examples", "test_examples", "classes", *METRICS)
-        run_ids = [Run(row["cell"], row["seed"]).run_id for row in rows]
-        tables = {"runs": table("runs", {
-            **{field: cells[field].tolist() for field in cells},
-            **{column: [row[column] for row in rows] for column in measured},
-            "run_id": run_ids, "trial": name, "error": None, "epochs_run": 20, "best_epoch": 20, "wall_s": 1.0,
-            "parameters": 1, "engine": "cpu", "code": "c", "data": "d", "commit": "", "versions": "", "host": "h",
-            "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
-        })}  # fmt: skip
-        if counts and name in counts:
-            columns = {"trial": [name], "seeds": [len(rows)], "run_ids": [run_ids], "correct": [counts[name]]}
-            tables["examples"] = table("examples", columns)
-        store.write(tables)
-    return store
-
-
-def exactly(n, mean, sd, seed=0):
-    """n normal numbers whose mean and sd are these, not only on average."""
-    x = np.random.default_rng(seed).normal(0, 1, n)
-    return mean + sd * (x - x.mean()) / x.std(ddof=1)
-
-
-def planted(grid, differences, metric="test_accuracy", base=0.7):
-    """Runs of every cell: the after arm exceeds the others by the differences of its activation."""
-    runs = []
-    for cell in grid.cells():
-        noise = np.random.default_rng(cell.depth).normal(0, 0.02, grid.seeds.count)  # what a seed does to every arm
-        for seed in range(grid.seeds.count):
-            shift = differences[cell.activation][seed] if cell.order == AFTER else 0
-            runs.append(run(cell, seed, **{metric: base + noise[seed] + shift}))
-    return runs
 
 
 def one(tmp_path, differences, metric="test_accuracy", change=None, base=0.7, margins=MARGINS):

@@ -1,0 +1,115 @@
+"""The page: its words say what the comparisons say, for grids of every shape."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import exactly, fill, planted, read_grid, run
+
+import harness
+from grids import Grid
+from reports import figures, page
+from reports.comparisons import compare, gather
+from results import METRICS, Store
+
+
+def study(folder, effects, seeds=10):
+    """A grid of these activations and the store in which `after` differs from `before` by their (mean, sd)."""
+    grid = read_grid(folder, tuple(effects), seeds=seeds)
+    differences = {name: exactly(seeds, *effect, seed=i) for i, (name, effect) in enumerate(effects.items())}
+    return grid, fill(Store(folder / "store"), planted(grid, differences))
+
+
+def answer(folder, effects):
+    grid, store = study(folder, effects)
+    return page.answer(compare(gather(grid, store)), grid, ["activation"])
+
+
+def test_the_answer_names_both_signs_where_the_sign_flips(tmp_path):
+    said = answer(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01), "elu": (0.0, 0.002)})
+    assert said["headline"].startswith("It depends. In test accuracy, after is better than before in 1 of 3")
+    assert "worse in 1; the sign flips" in said["headline"]
+    words = " ".join(said["sentences"])
+    assert "n = 10 paired seeds each; margin 2.00 pp" in words
+    assert "Better with after: relu +5.00 pp [4.28, 5.72] (n = 10, larger than the margin)." in words
+    assert "Better with before: tanh −6.00 pp [−6.72, −5.28] (n = 10, larger than the margin)." in words
+    assert "Equivalent or negligible: elu." in words
+
+
+def test_the_answer_names_the_winner_where_all_differences_agree(tmp_path):
+    said = answer(tmp_path, {"relu": (-0.05, 0.01), "tanh": (-0.06, 0.01)})
+    assert said["headline"] == "In test accuracy, before is better than after in 2 of 2 comparisons, worse in none."
+
+
+def test_the_answer_says_that_arms_are_within_the_margin(tmp_path):
+    said = answer(tmp_path, {"relu": (0.0, 0.002), "tanh": (0.0, 0.5)})
+    assert "no comparison of after and before is different; 1 of 2 are within the margin" in said["headline"]
+
+
+def test_the_answer_says_that_nothing_was_decided(tmp_path):
+    assert answer(tmp_path, {"relu": (0.0, 0.5)})["headline"].startswith("Undecided: in test accuracy")
+
+
+def test_for_a_loss_the_smaller_is_the_better(tmp_path):
+    grid = read_grid(tmp_path, seeds=10, margins="primary = { metric = 'test_loss', contrast = 'after - before' }")
+    runs = planted(grid, {"relu": exactly(10, -0.3, 0.01)}, metric="test_loss")
+    said = page.answer(compare(gather(grid, fill(Store(tmp_path / "store"), runs))), grid, [])
+    assert said["headline"] == "In test loss, after is better than before in 1 of 1 comparisons, worse in none."
+
+
+def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=6)
+    runs = planted(grid, {"relu": exactly(6, 0, 0.01), "tanh": exactly(6, 0, 0.01)})
+    runs = [r for r in runs if not (r["cell"].activation == "tanh" and r["seed"] == 4)]
+    lost = {("relu", 2): "failed", ("relu", 3): "diverged"}
+    runs = [
+        run(r["cell"], r["seed"], lost[key]) if (key := (r["cell"].activation, r["seed"])) in lost else r for r in runs
+    ]
+    page.build(grid, fill(Store(tmp_path / "store"), runs), tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "not run" in text
+    assert "failed: no reason recorded" in text
+    assert re.search(r"Diverged runs.*relu", text, re.S)
+    assert "5 (1 missing)" in text
+
+
+@pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])
+def test_a_report_is_built_whatever_varies(tmp_path, axis):
+    values = {"activation": '["relu", "tanh"]', "depth": "[2]", "lr": "[0.1]"}
+    values |= {"depth": "[2, 4]"} if axis == "depth" else {"lr": "[0.1, 0.01]"} if axis == "lr" else {}
+    values |= {} if axis == "activation" else {"activation": '["relu"]'}
+    orders = [f"{a}-{b}-{c}" for a, b, c in (("weight", "bn", "act"), ("weight", "act", "bn"), ("bn", "weight", "act"))]
+    orders += ["weight-act", "act-weight", "bn-act-weight", "act-bn-weight", "act-weight-bn", "drop-weight-act"]
+    path = tmp_path / "many arms.toml"
+    path.write_text(
+        f"# Ten <arms> & a question\n[axes]\ndataset = ['digits']\narchitecture = ['mlp']\norder = {orders}\n"
+        + "".join(f"{name} = {value}\n" for name, value in values.items())
+        + "[seeds]\ncount = 5\n"
+    )
+    grid = Grid.read(path, {**harness.choices(), "metric": METRICS})
+    rng = np.random.default_rng(0)
+    runs = [run(each.cell, each.seed, test_accuracy=rng.uniform(0.5, 0.6)) for each in grid.runs()]
+    page.build(grid, fill(Store(tmp_path / "store"), runs), tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "Ten &lt;arms&gt; &amp; a question" in text
+    for svg in (tmp_path / "report" / "figures").glob("*.svg"):
+        ET.parse(svg)
+    cells = len(list(grid.cells())) // len(orders)
+    assert len(pd.read_csv(tmp_path / "report" / "comparisons.csv")) == 2 * 36 * cells
+
+
+def test_the_report_of_a_store_is_the_same_bytes_each_time(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01)})
+    for folder in ("a", "b"):
+        np.random.seed(len(folder))  # noqa: NPY002 a global state that must not matter
+        page.build(grid, store, tmp_path / folder)
+    for path in (tmp_path / "a").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
+
+
+def test_every_run_of_the_page_is_drawn_in_the_colour_of_its_arm():
+    arms = [f"arm {i}" for i in range(12)]
+    assert len(set(map(str, figures.arm_colours(arms).values()))) == 12
