@@ -22,6 +22,7 @@ class Display:
         self.counts = {"done": 0, "diverged": 0, "failed": 0}
         self.console = console or Console()
         self.running: set[int] = set()  # numbers of the trials that run now
+        self.waiting = set(range(len(seeds)))
         self.start = self.last_plain = time.monotonic()
         self.live = None
         if self.console.is_terminal:
@@ -44,7 +45,8 @@ class Display:
 
     def trial_started(self, number: int) -> None:
         self.running.add(number)
-        self._show()
+        self.waiting.discard(number)
+        self._show(line=True)
 
     def trial_ended(self, number: int, outcome: Mapping[str, int]) -> None:
         """outcome: runs of this trial by status."""
@@ -52,7 +54,8 @@ class Display:
         self.work_done += self.work[number]
         for status, count in outcome.items():
             self.counts[status] += count
-        self._show(last=self.ended == self.runs)
+        # While trials wait, another starts at once: the line is better told then, when nothing seems to idle.
+        self._show(line=not self.waiting)
 
     def rate(self) -> str:
         """Runs a second so far, and the time left if the rest goes on at this rate of work."""
@@ -62,12 +65,12 @@ class Display:
         left = round(elapsed * (sum(self.work) / self.work_done - 1))
         return f"{self.ended / elapsed:.1f} runs/s, {left // 60}:{left % 60:02} left"
 
-    def _show(self, last: bool = False) -> None:
+    def _show(self, line: bool) -> None:
         running = sum(self.seeds[number] for number in self.running)
         words = f"running {running}, diverged {self.counts['diverged']}, failed {self.counts['failed']}"
         if self.live:
             self.live.update(self.task, completed=self.ended, counts=words)
-        elif last or time.monotonic() - self.last_plain >= PLAIN_EVERY_S:
+        elif self.ended == self.runs or (line and time.monotonic() - self.last_plain >= PLAIN_EVERY_S):
             self.last_plain = time.monotonic()
             line = ", ".join(filter(None, [f"runs {self.ended}/{self.runs}", words, self.rate()]))
             self.console.print(line, highlight=False)
