@@ -3,18 +3,20 @@ GRID  ?= grids/default.toml
 PYTHON ?= python3
 BIN   := .venv/bin
 
-options = $(if $(STORE),--store '$(STORE)') $(if $(SEEDS),--seeds '$(SEEDS)')
+# Values reach the shell as variables of its own, so that quotes in a path stay what they are.
+export GRID STORE SEEDS ADDRESS
+options = $(if $(STORE),--store "$$STORE") $(if $(SEEDS),--seeds "$$SEEDS")
 
 .PHONY: sweep plan report test check bench
 
 sweep: .venv/installed
-	@$(BIN)/normorder sweep '$(GRID)' $(options) $(if $(ADDRESS),--address '$(ADDRESS)')
+	@$(BIN)/normorder sweep "$$GRID" $(options) $(if $(ADDRESS),--address "$$ADDRESS")
 
 plan: .venv/installed
-	@$(BIN)/normorder plan '$(GRID)' $(options)
+	@$(BIN)/normorder plan "$$GRID" $(options)
 
 report: .venv/installed
-	@$(BIN)/normorder report '$(GRID)' $(options)
+	@$(BIN)/normorder report "$$GRID" $(options)
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -8,6 +8,8 @@ $ normorder report grids/smoke.toml
 import contextlib
 import os
 import platform
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -115,7 +117,7 @@ def sweep(
     if not plan.missing:
         tell(study, 0, 0)
         print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
-        raise typer.Exit(FAILED if plan.failed else 0)
+        finish(study, failed=plan.failed)
     from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
     from harness.trial import check_trainable
 
@@ -124,22 +126,25 @@ def sweep(
     with ray_side.cluster(address) as slots:
         trials = group(plan.missing, data, slots)
         tell(study, len(trials), slots)
-        try:
-            counts = ray_side.run_trials(trials, data, where, provenance())
-        except KeyboardInterrupt:
-            print("interrupted; finished trials are in the store, the same command goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
+        counts = ray_side.run_trials(trials, data, where, provenance())
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"
     )
-    if conflicts := len(where.conflicts()):
-        print(f"{conflicts:,} rows are in conflict: equal runs by equal engines with other results; see the report")
     if counts["failed"]:
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
-    print(f"next: normorder report {grid_path}" + (f" --store {store}" if store else ""))
-    if counts["failed"] or conflicts:
-        raise typer.Exit(FAILED)
+    options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
+    print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
+    finish(study, failed=counts["failed"])
+
+
+def finish(study: Study, failed: int) -> None:
+    """End a sweep with the exit code that says whether runs failed or are in conflict."""
+    conflicts = study.store.conflicts()
+    rows = conflicts["run_id"].isin([run.run_id for run in study.grid.runs()]).sum()
+    if rows:
+        print(f"{rows:,} rows are in conflict: equal runs by equal engines with other results; see the report")
+    raise typer.Exit(FAILED if failed or rows else 0)
 
 
 @app.command()
@@ -165,16 +170,41 @@ def provenance() -> dict[str, str]:
     return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
-def main() -> None:
+@contextlib.contextmanager
+def repeated_interrupt():
+    """Ctrl-C raises KeyboardInterrupt, and again every 5 s: Ray swallows one now and then. Gives the list of them."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _) -> None:
+        interrupts.append(number)
+        signal.setitimer(signal.ITIMER_REAL, 5.0)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
     try:
-        app()
-    except WrongUse as error:
-        print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
-        sys.exit(USAGE)
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
-        sys.exit(OURS)
+        yield interrupts
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    with repeated_interrupt() as interrupts:
+        try:
+            app()
+        except (SystemExit, KeyboardInterrupt):
+            if not interrupts:
+                raise
+        except WrongUse as error:
+            print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
+            sys.exit(USAGE)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
+            sys.exit(OURS)
+    print("normorder: interrupted; finished trials are in the store, the same command goes on", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

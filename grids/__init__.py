@@ -42,7 +42,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-Integer = Annotated[int, BeforeValidator(_number)]
+LARGEST = 1_000_000  # of whole numbers and of parameters of activations
+Integer = Annotated[int, BeforeValidator(_number), Field(le=LARGEST)]
 # −0 + 0 is 0: one number, one id.
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]
 
@@ -117,8 +118,8 @@ class Cell(BaseModel):
             parameter = float(text) + 0.0  # −0 is 0
         except ValueError:
             parameter = math.nan
-        if not math.isfinite(parameter):
-            raise ValueError(f"the parameter of {name} must be a number, as in {name}:{defaults[name]:g}")
+        if not abs(parameter) <= LARGEST:
+            raise ValueError(f"the parameter of {name} must be a number up to 1e6, as in {name}:{defaults[name]:g}")
         return name if parameter == defaults[name] else f"{name}:{parameter!r}"
 
     def content(self) -> dict[str, Any]:
@@ -204,6 +205,7 @@ class Grid(BaseModel):
     recipe: dict[str, Any]
     exclude: tuple[dict[str, tuple[Any, ...]], ...]
     seeds: Seeds
+    declared_seeds: int  # what the file says, whatever `seeds` was overridden to
     analysis: Analysis
 
     @classmethod
@@ -259,7 +261,7 @@ class _Reader:
                 raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
         fields = self.fields(document)
         exclude = self.exclude(document.get("exclude", []), fields)
-        count = {**document.get("seeds", {}), **({} if seeds is None else {"count": seeds})}
+        declared = self.model(Seeds, "seeds", document.get("seeds", {}))
         grid = Grid(
             name=self.path.stem,
             question=_question(text, self.path.stem),
@@ -268,7 +270,8 @@ class _Reader:
             nuisance=fields["nuisance"],
             recipe={key: values[0] for key, values in fields["recipe"].items()},
             exclude=exclude,
-            seeds=self.model(Seeds, "seeds", count),
+            seeds=declared if seeds is None else self.model(Seeds, "seeds", {"count": seeds}),
+            declared_seeds=declared.count,
             analysis=Analysis(),
         )
         cells = list(grid.cells())

@@ -25,10 +25,23 @@ def choices() -> dict[str, Any]:
     }
 
 
-def convolves(architecture: str) -> bool:
-    """What an architecture's file says of itself in `CONVOLUTIONS`, read without running the file."""
+def _states(architecture: str, fact: str) -> bool | None:
+    """The literal that an architecture's file assigns to `fact`, read without running the file; None if it does not."""
     tree = ast.parse((HERE / "architectures" / f"{architecture}.py").read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == ["CONVOLUTIONS"]:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
             return bool(ast.literal_eval(node.value))
-    return True  # trained one seed at a time: right for every network, if not the fastest
+    return None
+
+
+def convolves(architecture: str) -> bool:
+    """Whether a weight layer of the architecture has a kernel, by its CONVOLUTIONS."""
+    return _states(architecture, "CONVOLUTIONS") is not False
+
+
+def stackable(architecture: str) -> bool:
+    """Whether its shapes let seeds be stacked without changing bits: no kernels, and cell.width channels in every block.
+
+    An architecture that does not state CONSTANT_WIDTH is trained one seed at a time: right for every network, if slower.
+    """
+    return not convolves(architecture) and _states(architecture, "CONSTANT_WIDTH") is True

@@ -29,21 +29,24 @@ def batch_sizes(batch: int, data: Data) -> tuple[int, ...]:
     return tuple(sorted(sizes - {0}))
 
 
-def bits_need_one_seed(cell: Cell, convolutions: bool, batches: tuple[int, ...], device_type: str = "cpu") -> bool:
-    """Whether the bits of a seed's run would depend on the seeds it is trained with. `batches`: sizes met in a trial."""
-    if convolutions or device_type != "cpu":
+def bits_need_one_seed(cell: Cell, stackable: bool, batches: tuple[int, ...]) -> bool:
+    """Whether the bits of a seed's run would depend on the seeds it is trained with, on a CPU.
+
+    stackable: what `harness.stackable` says of the architecture. batches: numbers of examples that layers see at once.
+    """
+    if not stackable:
         return True
     if cell.width == 1 or 1 in batches:  # products with a vector are computed another way
         return True
     return parse(cell.activation)[0] in UNEVEN and any(cell.width * size % LANES for size in batches)
 
 
-def block_size(cell: Cell, convolutions: bool, inputs: int, batches: tuple[int, ...], missing: int, slots: int) -> int:
+def block_size(cell: Cell, stackable: bool, inputs: int, batches: tuple[int, ...], missing: int, slots: int) -> int:
     """S, the seeds that one trial of `cell` trains together: fewer when that keeps more slots busy.
 
     One where bits depend on S: grouped convolutions are slower than a loop on a CPU anyway (0.4 to 0.85 times).
     """
-    if bits_need_one_seed(cell, convolutions, batches):
+    if bits_need_one_seed(cell, stackable, batches):
         return 1
     numbers = cell.width * (inputs + cell.depth * cell.width)
     return max(1, min(MOST_SEEDS, MOST_NUMBERS // numbers, -(-missing // slots)))

@@ -69,7 +69,8 @@ def reestimate(model: nn.Module, seeds: int, x: torch.Tensor, batch: int) -> Non
     """
     layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
     momenta = [layer.momentum for layer in layers]
-    sums = [(torch.zeros_like(layer.running_mean), torch.zeros_like(layer.running_var)) for layer in layers]
+    # Of each layer, in float64: mean of the batches' means, their squared deviations from it, sum of biased variances.
+    sums = [[torch.zeros_like(layer.running_mean, dtype=torch.float64) for _ in range(3)] for layer in layers]
     model.eval()
     numbers = [0] * len(layers)  # values of one channel that a batch brings, by layer
     hooks = []
@@ -84,14 +85,16 @@ def reestimate(model: nn.Module, seeds: int, x: torch.Tensor, batch: int) -> Non
     steps = len(x) // batch
     for step in range(steps):
         model(shared_batch(x[step * batch : (step + 1) * batch], seeds))
-        for layer, n, (mean, square) in zip(layers, numbers, sums, strict=True):
-            mean += layer.running_mean / steps
-            square += (layer.running_var * (n - 1) / n + layer.running_mean**2) / steps
-    for layer, momentum, n, (mean, square) in zip(layers, momenta, numbers, sums, strict=True):
+        for layer, n, (mean, between, within) in zip(layers, numbers, sums, strict=True):
+            away = layer.running_mean - mean
+            mean += away / (step + 1)
+            between += away * (layer.running_mean - mean)  # Welford 1962: no difference of large squares
+            within += layer.running_var.double() * (n - 1) / n
+    for layer, momentum, n, (mean, between, within) in zip(layers, momenta, numbers, sums, strict=True):
         layer.momentum = momentum
         total = n * steps
         layer.running_mean.copy_(mean)
-        layer.running_var.copy_((square - mean**2).clamp(min=0) * total / max(total - 1, 1))
+        layer.running_var.copy_((between + within) / steps * total / max(total - 1, 1))
     for hook in hooks:
         hook.remove()
     model.train()

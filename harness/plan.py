@@ -8,11 +8,11 @@ from functools import cache
 from math import prod
 
 from grids import Cell, Grid, Run, WrongUse, identity
-from harness import HERE, convolves
+from harness import HERE, convolves, stackable
 from harness.datasets import Data
 from harness.engine import batch_sizes, bits_need_one_seed, block_size
 
-TRAINED_BY = ("layers.py", "initialisation.py", "stacking.py", "training.py", "evaluation.py")
+TRAINED_BY = ("layers.py", "initialisation.py", "stacking.py", "training.py", "evaluation.py", "engine.py")
 
 
 class PlanError(WrongUse):
@@ -109,14 +109,14 @@ def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int) -> list[
     for cell, block in seeds.items():
         examples = data[cell.dataset]
         sizes = batch_sizes(cell.batch, examples)
-        size = block_size(cell, convolves(cell.architecture), prod(examples.shape), sizes, total, slots)
+        size = block_size(cell, stackable(cell.architecture), prod(examples.shape), sizes, total, slots)
         trials += [Trial(cell, tuple(block[i : i + size])) for i in range(0, len(block), size)]
     return sorted(trials, key=lambda trial: -work(trial, data[trial.cell.dataset]))
 
 
 def seeds_in_engine(cell: Cell, data: Data) -> int | None:
     """S where the bits of a run depend on it, else None."""
-    return 1 if bits_need_one_seed(cell, convolves(cell.architecture), batch_sizes(cell.batch, data)) else None
+    return 1 if bits_need_one_seed(cell, stackable(cell.architecture), batch_sizes(cell.batch, data)) else None
 
 
 def work(trial: Trial, data: Data) -> float:

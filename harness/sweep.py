@@ -49,9 +49,10 @@ def cluster(address: str | None = None):
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
-        except ConnectionError as error:
-            raise ClusterError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
         slots = int(ray.cluster_resources().get("CPU", 0))
         if slots < 1:

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Training:
     curves: list[dict[str, object]]  # by epoch and split, each number (S,)
     correct: np.ndarray  # bool (S, test examples)
     parameters: int
-    wall_s: float = field(default=math.nan)
+    wall_s: float
 
 
 def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu") -> Training:
@@ -125,7 +125,7 @@ def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[tor
 
 
 def _epoch(model, optimiser, cell, tensors, batches, epoch):
-    """One pass; gradients of the last step stay in the parameters. Losses (steps, S), shares of hits (S,)."""
+    """One pass; gradients of the last step stay in the parameters. Losses (steps, S), right answers a step (S,)."""
     x_train, y_train = tensors["x_train"], tensors["y_train"]
     steps, seeds, batch = batches.shape
     losses = torch.empty(steps, seeds, device=x_train.device)
@@ -193,7 +193,6 @@ def _final_metrics(model, best, cell, tensors, seeds):
         return measured
 
     correct = measure("", "train", "val", "test").correct
-    ok = torch.stack([metrics[f"{part}_loss"].isfinite() for part in ("train", "val", "test")]).all(0)
     if any(isinstance(module, BatchNorm) for module in model.modules()):
         reestimate(model, seeds, tensors["x_train"], cell.batch)
         measure("reestimated_", "val", "test")
@@ -201,4 +200,5 @@ def _final_metrics(model, best, cell, tensors, seeds):
         metrics |= {f"reestimated_{k}": v for k, v in metrics.items() if not k.startswith("train")}
     best.restore()
     measure("best_", "train", "val", "test")
+    ok = torch.stack([value.isfinite() for name, value in metrics.items() if name.endswith("loss")]).all(0)
     return metrics, correct, ok

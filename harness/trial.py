@@ -16,7 +16,9 @@ from grids import Cell
 from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import describe
+from harness.evaluation import shared_batch
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
+from harness.stacking import stack
 from harness.training import Training, train
 from results import METRICS, table
 
@@ -24,13 +26,24 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
-    """PlanError for the first cell whose architecture refuses it, as a convolution does without space."""
+    """PlanError for a cell whose architecture refuses it, as a convolution does without space, or gives no logits.
+
+    Every network is built; of each architecture and data set, one is tried on two examples.
+    """
+    tried = set()
     for cell in cells:
         examples = data[cell.dataset]
         try:
-            build(cell, examples.shape, examples.classes)
-        except ValueError as error:
-            raise PlanError(f"architecture {cell.architecture}, data set {cell.dataset}: {error}") from None
+            model = build(cell, examples.shape, examples.classes)
+            if (key := (cell.architecture, cell.dataset)) not in tried:
+                tried.add(key)
+                x = shared_batch(torch.from_numpy(examples.x_val[:2].copy()), seeds=1)
+                logits = stack(model, [0])(x)
+                if logits.shape != (1, examples.classes, len(x[0, 0])):
+                    raise ValueError(f"gives {tuple(logits.shape)} where (1, classes, batch) is due")
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise PlanError(f"architecture {cell.architecture}, data set {cell.dataset}: {reason}") from None
 
 
 def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: str = "cpu") -> dict[str, pa.Table]:

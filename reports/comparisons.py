@@ -25,6 +25,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def larger_is_better(metric: str) -> bool:
+    """Of accuracies; the smaller loss and calibration error is the better."""
+    return metric.endswith("accuracy")
+
+
 class ReportError(WrongUse):
     """A store about which nothing can be reported, and why."""
 
@@ -131,7 +136,7 @@ def _family(results: Results, metric: str, contrast: str) -> pd.DataFrame:
     a, b = (_arm(results, place, metric) for place in places)
     fact = _facts(results.runs, places)
     part = metric.split("_")[-2 if metric.endswith(("accuracy", "loss")) else -3]
-    is_accuracy = metric.endswith("accuracy")
+    is_accuracy = larger_is_better(metric)
     if metric.endswith("calibration_error"):
         worst = np.ones(len(columns))
     else:

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from reports.comparisons import larger_is_better
+
 mpl.use("Agg")
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "normorder", "font.family": "sans-serif", "font.size": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
     "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "legend.frameon": False, "figure.dpi": 100,
+    "text.parse_math": False, "legend.frameon": False, "figure.dpi": 100,
 }  # fmt: skip
 MARKS = {"different": "●", "equivalent": "=", "negligible": "≈", "underpowered": "?", "inconclusive": "○"}
 _PALETTE = sns.color_palette("colorblind")
@@ -26,7 +28,7 @@ VERDICT_COLOURS = {
     "underpowered": "#8a8a8a", "inconclusive": "#c0a000",
 }  # fmt: skip
 _ARM_COLOURS = [_PALETTE[i] for i in (7, 0, 1, 2, 4, 5, 8, 9)]
-MOST_ROWS, MOST_PANELS = 60, 24
+MOST_ROWS, MOST_PANELS, MOST_COLUMNS = 60, 24, 6
 
 
 def is_share(metric: str) -> bool:
@@ -42,6 +44,22 @@ def scale(metric: str) -> tuple[float, str]:
 def label(values: dict[str, object] | pd.Series, fields: Sequence[str]) -> str:
     """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
     return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
+
+
+def left_out(frame: pd.DataFrame, fields: Sequence[str], primary) -> str:
+    """A sentence on what the figures of a large grid do not show; empty where they show all."""
+    family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
+    parts = []
+    if len(family) > MOST_ROWS:
+        parts.append(
+            f"heatmaps the first {MOST_ROWS} rows, intervals the {MOST_ROWS} largest of {len(family)} differences"
+        )
+    if len(family) > MOST_PANELS:
+        parts.append(f"curves the first {MOST_PANELS} cells")
+    _, columns = _rows_and_columns(fields)
+    if columns and family[columns[0]].nunique() > MOST_COLUMNS:
+        parts.append(f"single runs the first {MOST_COLUMNS} values of {columns[0]}")
+    return f"Figures show only {'; '.join(parts)}. The files have all." if parts else ""
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, object]:
@@ -83,7 +101,7 @@ def heatmap(frame: pd.DataFrame, metric: str, fields: Sequence[str]) -> Figure:
         size = (max(3.4, 0.9 * width * len(tables) + 2.2), max(1.6, 0.38 * height + 1.0))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-        palette = "vlag" if is_share(metric) else "vlag_r"  # red: the first arm is larger in accuracy, smaller in loss
+        palette = "vlag" if larger_is_better(metric) else "vlag_r"  # red: the first arm does better
         for ax, contrast, table in zip(axes, contrasts, tables, strict=True):
             shown = table.map(lambda row: _difference(row) * factor).to_numpy(float)
             words = table.map(lambda row: _cell_words(row, factor)).to_numpy()
@@ -221,7 +239,7 @@ def by_arm(frame: pd.DataFrame, metric: str, fields: Sequence[str], arms: Sequen
     factor, unit = (100, "%") if is_share(metric) else (1, "nats")
     rows, columns = _rows_and_columns(fields)
     panels = list(dict.fromkeys(frame[columns[0]])) if columns and rows else [None]
-    panels = panels[:6]
+    panels = panels[:MOST_COLUMNS]
     colours = arm_colours(arms)
     names = list(dict.fromkeys(label(row, rows) for row in frame[rows].drop_duplicates().to_dict("records")))[
         :MOST_ROWS

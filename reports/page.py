@@ -9,8 +9,8 @@ import pandas as pd
 
 from grids import Grid
 from reports import figures
-from reports.comparisons import FIELDS_OF_A_PAIR, ReportError, Results, compare, gather
-from reports.statistics import LEVEL, failure_rate_bound
+from reports.comparisons import FIELDS_OF_A_PAIR, ReportError, Results, compare, gather, larger_is_better
+from reports.statistics import failure_rate_bound
 from results import Store
 
 MOST_ROWS = 300  # of a table on the page; all are in the files
@@ -28,6 +28,7 @@ def build(grid: Grid, store: Store, folder: Path) -> list[str]:
     results = gather(grid, store)
     frame = compare(results)
     conflicts = store.conflicts()
+    conflicts = conflicts[conflicts["run_id"].isin(results.runs["run_id"])]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,15 +48,16 @@ def build(grid: Grid, store: Store, folder: Path) -> list[str]:
         pictures=_pictures(results, runs, store, varying, folder / "figures"),
         families=_families(frame, varying),
         most_rows=MOST_ROWS,
-        missing=_missing(runs, varying),
-        diverged=_diverged(frame, varying),
-        warnings=_warnings(runs, conflicts),
+        missing=_lost(runs, ["missing", "failed"], varying),
+        diverged=_lost(runs, ["diverged"], varying),
+        divergence=_divergence(frame, varying),
+        left_out=figures.left_out(frame, varying, grid.analysis.primary),
+        warnings=_warnings(grid, runs, conflicts, store.replicates()),
         conflicts=_conflicts(conflicts),
         scope=scope(frame, grid),
         verdicts=VERDICTS,
         marks=figures.MARKS,
         provenance=_provenance(runs, store),
-        level=LEVEL,
     )
     page = folder / "index.html"
     page.write_text(text, encoding="utf-8")
@@ -69,7 +71,7 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     primary = grid.analysis.primary
     family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
     first, second = primary.contrast.split(" - ")
-    better = 1 if primary.metric.endswith("accuracy") else -1
+    better = 1 if larger_is_better(primary.metric) else -1
     different = family[family["verdict"] == "different"]
     for_first = different[different["difference"] * better > 0]
     for_second = different[different["difference"] * better < 0]
@@ -84,25 +86,27 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     elif len(different):
         winner, loser = (first, second) if len(for_first) else (second, first)
         headline = (
-            f"In {name}, {winner} is better than {loser} in {len(different)} of {count} comparisons, worse in none."
+            f"In {name}, {winner} is better than {loser} in {len(different)} of {count} comparisons; "
+            "none is different the other way."
         )
     elif same:
         headline = (
             f"In {name}, no comparison of {first} and {second} is different; {same} of {count} are within the margin."
         )
     else:
-        headline = f"Undecided: in {name}, no comparison of {first} and {second} reaches a verdict."
+        headline = f"Undecided: in {name}, no comparison of {first} and {second} shows a difference or an equivalence."
     margin = grid.analysis.margin.get(primary.metric)
     counts = family["verdict"].value_counts()
     words = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts)
     pairs = sorted(set(family["n"]))
     n = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
     within = "no margin declared" if margin is None else f"margin {_number(margin, primary.metric)}"
+    contrast = figures.minus(primary.contrast)
     sentences = [f"Of {count} comparisons ({n} paired seeds each; {within}): {words}."]
     if len(for_first):
-        sentences.append(f"Better with {first}: {_extremes(for_first, varying, better)}.")
+        sentences.append(f"Better with {first} ({contrast}): {_extremes(for_first, varying, better)}.")
     if len(for_second):
-        sentences.append(f"Better with {second}: {_extremes(for_second, varying, -better)}.")
+        sentences.append(f"Better with {second} ({contrast}): {_extremes(for_second, varying, -better)}.")
     if same:
         cells = family[family["verdict"].isin(["equivalent", "negligible"])]
         sentences.append(
@@ -234,30 +238,21 @@ def _plain(value: float, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def _missing(runs: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
-    """Planned runs without an outcome, by cell, with the reason."""
-    lost = runs[runs["status"].isin(["missing", "failed"])]
-    rows = []
-    for cell, group in lost.groupby([*varying, "order", "status"], sort=False, dropna=False):
-        values = dict(zip([*varying, "order", "status"], cell, strict=True))
-        reason = "not run"
-        if values["status"] == "failed":
-            error = group["error"].iloc[0]
-            reason = f"failed: {'no reason recorded' if pd.isna(error) else error.strip().splitlines()[-1]}"
-        seeds = ", ".join(map(str, group["seed"].head(12))) + ("…" if len(group) > 12 else "")
-        rows.append(
-            {
-                "cell": figures.label(values, varying),
-                "order": values["order"],
-                "n": len(group),
-                "seeds": seeds,
-                "reason": reason,
-            }
-        )
-    return rows[:MOST_ROWS]
+def _lost(runs: pd.DataFrame, statuses: Sequence[str], varying: Sequence[str]) -> list[dict[str, object]]:
+    """Planned runs of these statuses, a row a cell and reason, with their seeds."""
+    rows = runs[runs["status"].isin(statuses)]
+    last_lines = [str(error).strip().splitlines()[-1] for error in rows["error"].fillna("no reason recorded")]
+    rows = rows.assign(reason=np.where(rows["status"] == "missing", "not run", np.array(last_lines, object)))
+    found = []
+    for cell, group in rows.groupby([*varying, "order", "status", "reason"], sort=False):
+        values = dict(zip([*varying, "order", "status", "reason"], cell, strict=True))
+        seeds = ", ".join(map(str, group["seed"].head(12))) + (" …" if len(group) > 12 else "")
+        what = {"cell": figures.label(values, varying), "order": values["order"], "n": len(group), "seeds": seeds}
+        found.append({**what, "reason": ("failed: " if values["status"] == "failed" else "") + values["reason"]})
+    return found
 
 
-def _diverged(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
+def _divergence(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, object]]:
     """Comparisons with diverged runs, once each whatever the metric."""
     once = frame.drop_duplicates([*FIELDS_OF_A_PAIR, "contrast"])
     rows = once[(once["diverged_a"] > 0) | (once["diverged_b"] > 0)]
@@ -265,15 +260,28 @@ def _diverged(frame: pd.DataFrame, varying: Sequence[str]) -> list[dict[str, obj
         {
             "cell": figures.label(row, varying), "contrast": figures.minus(row["contrast"]), "a": row["diverged_a"],
             "b": row["diverged_b"], "n": row["n"], "p": _p(row["p_diverged_holm"]),
+            "bounds": " / ".join(f"≤ {failure_rate_bound(row[arm], row['n']):.0%}" for arm in ("diverged_a", "diverged_b")),
         }
         for _, row in rows.head(MOST_ROWS).iterrows()
     ]  # fmt: skip
 
 
-def _warnings(runs: pd.DataFrame, conflicts: pd.DataFrame) -> list[str]:
-    """What mixes in this store that a comparison should not mix."""
+def _warnings(grid: Grid, runs: pd.DataFrame, conflicts: pd.DataFrame, replicates: pd.DataFrame) -> list[str]:
+    """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store."""
     here = runs[runs["status"].isin(["done", "diverged"])]
     words = []
+    if grid.seeds.count != grid.declared_seeds:
+        words.append(
+            f"The grid declares {grid.declared_seeds} seeds of each cell, this report is of {grid.seeds.count}: "
+            "a new analysis, with a hash of its own."
+        )
+    replicates = replicates[replicates["run_id"].isin(runs["run_id"])]
+    if len(replicates):
+        apart = replicates.groupby("run_id")["test_accuracy"].agg(lambda values: values.max() - values.min()).max()
+        words.append(
+            f"{replicates['run_id'].nunique()} runs were made by more than one engine; the one with the smallest trial "
+            f"id counts. Their test accuracies are up to {apart * 100:.2f} pp apart."
+        )
     if len(conflicts):
         words.append(
             f"{len(conflicts)} rows are in conflict: equal runs by equal engine, code and data with other results."

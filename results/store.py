@@ -99,6 +99,12 @@ class Store:
         rows = rows[rows["status"].isin(FINISHED)].drop_duplicates(["run_id", "engine", "code", "data", *MEASURED])
         return rows[rows.duplicated(["run_id", "engine", "code", "data"], keep=False)].sort_values(["run_id", "trial"])
 
+    def replicates(self) -> pd.DataFrame:
+        """Finished rows of runs that more than one engine made, with equal code and data."""
+        rows = self._rows("runs").to_pandas()
+        rows = rows[rows["status"].isin(FINISHED)].drop_duplicates(["run_id", "engine", "code", "data"])
+        return rows[rows.duplicated(["run_id", "code", "data"], keep=False)].sort_values(["run_id", "trial"])
+
     def _rows(self, name: str, columns: Iterable[str] | None = None) -> pa.Table:
         """All rows of all files, in the order of the files' names, with today's columns (or only `columns`)."""
         schema = SCHEMAS[name]

@@ -52,7 +52,7 @@ def run(cell, seed, status="done", **metrics):
     return {"cell": cell, "seed": seed, "status": status, **sizes, **dict.fromkeys(METRICS, value), **metrics}
 
 
-def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None):
+def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine="cpu"):
     """Write runs into a store, a file a trial. counts: by cell_id, right answers of each test example."""
     trials = defaultdict(list)
     for row in runs:
@@ -65,7 +65,7 @@ def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None):
             **{field: cells[field].tolist() for field in cells},
             **{column: [row[column] for row in rows] for column in measured},
             "run_id": run_ids, "trial": name, "error": None, "epochs_run": 20, "best_epoch": 20, "wall_s": 1.0,
-            "parameters": 1, "engine": "cpu", "code": "c", "data": "d", "commit": "", "versions": "", "host": "h",
+            "parameters": 1, "engine": engine, "code": "c", "data": "d", "commit": "", "versions": "", "host": "h",
             "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
         })}  # fmt: skip
         if counts and name in counts:

@@ -33,14 +33,19 @@ def test_the_answer_names_both_signs_where_the_sign_flips(tmp_path):
     assert "worse in 1; the sign flips" in said["headline"]
     words = " ".join(said["sentences"])
     assert "n = 10 paired seeds each; margin 2.00 pp" in words
-    assert "Better with after: relu +5.00 pp [4.28, 5.72] (n = 10, larger than the margin)." in words
-    assert "Better with before: tanh −6.00 pp [−6.72, −5.28] (n = 10, larger than the margin)." in words
+    assert "Better with after (after − before): relu +5.00 pp [4.28, 5.72] (n = 10, larger than the margin)." in words
+    assert (
+        "Better with before (after − before): tanh −6.00 pp [−6.72, −5.28] (n = 10, larger than the margin)." in words
+    )
     assert "Equivalent or negligible: elu." in words
 
 
 def test_the_answer_names_the_winner_where_all_differences_agree(tmp_path):
     said = answer(tmp_path, {"relu": (-0.05, 0.01), "tanh": (-0.06, 0.01)})
-    assert said["headline"] == "In test accuracy, before is better than after in 2 of 2 comparisons, worse in none."
+    assert (
+        said["headline"]
+        == "In test accuracy, before is better than after in 2 of 2 comparisons; none is different the other way."
+    )
 
 
 def test_the_answer_says_that_arms_are_within_the_margin(tmp_path):
@@ -56,7 +61,10 @@ def test_for_a_loss_the_smaller_is_the_better(tmp_path):
     grid = read_grid(tmp_path, seeds=10, margins="primary = { metric = 'test_loss', contrast = 'after - before' }")
     runs = planted(grid, {"relu": exactly(10, -0.3, 0.01)}, metric="test_loss")
     said = page.answer(compare(gather(grid, fill(Store(tmp_path / "store"), runs))), grid, [])
-    assert said["headline"] == "In test loss, after is better than before in 1 of 1 comparisons, worse in none."
+    assert (
+        said["headline"]
+        == "In test loss, after is better than before in 1 of 1 comparisons; none is different the other way."
+    )
 
 
 def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):
@@ -73,6 +81,36 @@ def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):
     assert "failed: no reason recorded" in text
     assert re.search(r"Diverged runs.*relu", text, re.S)
     assert "5 (1 missing)" in text
+
+
+def test_diverged_runs_of_an_arm_that_no_contrast_names_are_listed(tmp_path):
+    grid = read_grid(tmp_path, seeds=5, contrasts=("after - before", "before - none"))
+    grid = grid.model_copy(update={"analysis": grid.analysis.model_copy(update={"contrasts": ("after - before",)})})
+    runs = [
+        run(each.cell, each.seed, "diverged" if each.cell.order == "weight-act" else "done") for each in grid.runs()
+    ]
+    page.build(grid, fill(Store(tmp_path / "store"), runs), tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "No run diverged" not in text
+    assert "weight-act</td>" in text
+
+
+def test_a_report_of_other_seeds_than_declared_says_that_it_is_a_new_analysis(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01)})
+    fewer = grid.model_copy(update={"seeds": grid.seeds.model_copy(update={"count": 6})})
+    page.build(fewer, store, tmp_path / "report")
+    assert (
+        "declares 10 seeds of each cell, this report is of 6: a new analysis"
+        in (tmp_path / "report" / "index.html").read_text()
+    )
+
+
+def test_runs_of_two_engines_are_told_with_their_difference(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01)}, seeds=5)
+    again = [run(each.cell, each.seed, test_accuracy=0.5) for each in grid.runs()]
+    fill(store, again, trial=lambda run: "ff" + run["cell"].cell_id, engine="cuda")
+    page.build(grid, store, tmp_path / "report")
+    assert "10 runs were made by more than one engine" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])

@@ -1,8 +1,10 @@
 """Networks, a file each; the file's name is the architecture's name. `build` finds the file and asks it for a network.
 
-A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and defines
-`build(cell, shape, classes)`: a torch module of the layers in harness.layers, from (S, *shape with B after the
-channels) to logits (S, classes, B). Stem and head are plain weight layers; everything between comes from `block`.
+A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and, if so, `CONSTANT_WIDTH = True` (every block has
+cell.width channels); it defines `build(cell, shape, classes)`: a torch module of the layers in harness.layers, from
+(S, C, B, *space) to logits (S, classes, B). It has children `stem` and `head`, plain weight layers, and `blocks`;
+everything in `blocks` that has weights comes from `block`. The paths of the parameters are what their draws follow
+from, so a deeper network must keep the paths of a shallower one.
 """
 
 import importlib

@@ -8,6 +8,7 @@ from torch import nn
 from harness.layers import Flatten, Weight, block, flow
 
 CONVOLUTIONS = False
+CONSTANT_WIDTH = True
 
 
 def build(cell, shape, classes):

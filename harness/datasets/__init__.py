@@ -71,8 +71,16 @@ def prepare(name: str, examples: Examples) -> Data:
     def standardised(part: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((part - mean) / np.where(sd == 0, 1, sd), dtype=np.float32)
 
-    arrays = [standardised(x[train]), y[train], standardised(x[val]), y[val], standardised(x_test), y_test]
-    arrays = [array if array.dtype == np.float32 else np.ascontiguousarray(array, dtype=np.int64) for array in arrays]
+    def classes_of(part: np.ndarray) -> np.ndarray:
+        if len(part) and not (part.min() >= 0 and part.max() < classes and (part == np.round(part)).all()):
+            raise DataError(f"data set {name}: a class must be one of 0 to {classes - 1}")
+        return np.ascontiguousarray(part, dtype=np.int64)
+
+    arrays = [
+        *(standardised(x[train]), classes_of(y[train])),
+        *(standardised(x[val]), classes_of(y[val])),
+        *(standardised(x_test), classes_of(y_test)),
+    ]
     checksum = hashlib.sha256()
     for array in arrays:
         checksum.update(array.tobytes())
