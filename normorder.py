@@ -15,7 +15,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -138,7 +138,7 @@ def sweep(
     finish(study, failed=counts["failed"])
 
 
-def finish(study: Study, failed: int) -> None:
+def finish(study: Study, failed: int) -> NoReturn:
     """End a sweep with the exit code that says whether runs failed or are in conflict."""
     conflicts = study.store.conflicts()
     rows = conflicts["run_id"].isin([run.run_id for run in study.grid.runs()]).sum()
