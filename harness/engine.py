@@ -11,7 +11,7 @@ from harness.initialisation import parse
 # first product of a process.
 os.environ["MKL_CBWR"] = "AUTO,STRICT"
 
-MODE = "eager"  # torch.compile is not used
+EAGER, COMPILED = "eager", "compiled"  # how steps are computed: as calls of torch, or as one graph
 EVALUATION_BATCH = 1000  # examples that are evaluated at once
 MOST_SEEDS = 32
 MOST_NUMBERS = 20_000_000  # parameters of a stacked model, over all its seeds: 80 MB, held about five times
@@ -50,6 +50,11 @@ def block_size(cell: Cell, stackable: bool, inputs: int, batches: tuple[int, ...
         return 1
     numbers = cell.width * (inputs + cell.depth * cell.width)
     return max(1, min(MOST_SEEDS, MOST_NUMBERS // numbers, -(-missing // slots)))
+
+
+def compile_options(device_type: str) -> dict[str, str]:
+    """Of torch.compile. On a GPU whole steps are replayed as CUDA graphs."""
+    return {"mode": "reduce-overhead"} if device_type == "cuda" else {}
 
 
 def describe(device_type: str, capability: str, torch_version: str, seeds: int | None) -> str:

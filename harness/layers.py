@@ -29,6 +29,14 @@ def unfold(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return y[0].unflatten(0, (len(x), -1)) if x.ndim == 3 else y.unflatten(1, (len(x), -1)).movedim(0, 2)
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Images and 2-D kernels (·, C, H, W) with their channels together in memory, which convolutions on a CPU prefer.
+
+    Measured at 28×28, widths 8 to 32, one thread: a training step 1.2 to 1.4 times as fast. Later layers keep it.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def _copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:
     """`module` with its tensors overwritten by those of seed s, in their dtype and on their device."""
     first = next(iter(tensors.values()))
@@ -83,7 +91,7 @@ class Weight(Layer):
         convolution = (F.conv1d, F.conv2d)[len(self.kernel) - 1]
         padding = tuple(size // 2 for size in self.kernel)
         weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
-        return unfold(convolution(fold(x), weight, bias, self.stride, padding, groups=len(x)), x)
+        return unfold(convolution(channels_last(fold(x)), weight, bias, self.stride, padding, groups=len(x)), x)
 
     def solo(self, s):
         c_out, c_in = self.weight.shape[1:3]
@@ -153,10 +161,30 @@ class Maxout(Layer):
     """
 
     def forward(self, x):
-        return torch.maximum(*x.chunk(MAXOUT_MAPS, dim=1))
+        return _Maximum.apply(x)
 
     def solo(self, s):
         return _MaxoutTwin()
+
+
+class _Maximum(torch.autograd.Function):
+    """The maximum of the first and second half of the channels, at a tie the first.
+
+    Autograd's own gradient of torch.maximum costs seven times as much (1.48 ms against 0.22 ms for (20, 128, 100)).
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        a, b = x.chunk(MAXOUT_MAPS, dim=1)
+        first = a >= b
+        ctx.save_for_backward(first)
+        return torch.maximum(a, b)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (first,) = ctx.saved_tensors
+        part = gradient * first
+        return torch.cat((part, gradient - part), 1)
 
 
 class _MaxoutTwin(nn.Module):
@@ -224,7 +252,9 @@ class MeanSpace(Layer):
     """Global average pooling: (S, C, B, *space) -> (S, C, B)."""
 
     def forward(self, x):
-        return x.flatten(3).mean(-1)
+        folded = fold(x)
+        mean = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)[folded.ndim - 3](folded, 1)  # keeps the memory format
+        return unfold(mean, x).flatten(2)
 
     def solo(self, s):
         return _MeanSpaceTwin()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.layers import Dropout, Layer
+from harness.layers import Dropout, Layer, channels_last
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -37,6 +37,8 @@ def stack(
                 shape = tuple(declared.shape)
                 draws = [layer.draw(name, shape, stream(seed, f"{path}.{name}")) for seed in seeds]
                 value = torch.from_numpy(np.stack(draws)).to(device=device, dtype=dtype)
+                if value.ndim == 5:  # kernels (S, C_out, C_in, H, W)
+                    value = channels_last(value.flatten(0, 1)).unflatten(0, (len(seeds), -1))
                 table[name] = nn.Parameter(value) if table is layer._parameters else value
     return model
 

@@ -7,19 +7,21 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from grids import Cell
 from harness.architectures import build
 from harness.datasets import Data
+from harness.engine import COMPILED, EAGER
 from harness.evaluation import Measured, evaluate, reestimate
 from harness.layers import BatchNorm
 from harness.stacking import stack, stream
+from harness.step import make_step, one_graph
 
 
 @dataclass
@@ -36,31 +38,38 @@ class Training:
     wall_s: float
 
 
-def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu") -> Training:
-    """Train `cell` with each of `seeds` on `data` and measure it: every epoch, at the end, and at the best epoch."""
+def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mode: str = EAGER) -> Training:
+    """Train `cell` with each of `seeds` on `data` and measure it: every epoch, at the end, and at the best epoch.
+
+    mode: `eager`, or `compiled` for steps that are one graph; NotCompiled where they cannot be.
+    """
     start = time.perf_counter()
     tensors = on_device(data, device)
     model = stack(build(cell, data.shape, data.classes), list(seeds), device=device)
     model.train()
     parameters = list(model.parameters())
-    optimiser = make_optimiser(cell, parameters)
+    step = make_step(model, cell, tensors["x_train"], tensors["y_train"])
     steps = len(data.x_train) // cell.batch
     diverged_at = torch.zeros(len(seeds), dtype=torch.long, device=device)
     best = _Best(model, len(seeds), device)
     at_start = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
     curves = [_row(0, "val", at_start)]
-    for epoch in range(1, cell.epochs + 1):
-        batches = batch_order(seeds, epoch, len(data.x_train), cell.batch).to(device)  # (steps, S, B)
-        losses, hits = _epoch(model, optimiser, cell, tensors, batches, epoch)
-        measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
-        finite = losses.isfinite().all(0) & measured.loss.isfinite()
-        diverged_at[~finite & (diverged_at == 0)] = epoch
-        curves.append(_row(epoch, "train", None, losses, hits / cell.batch, _gradient_norm(parameters), cell, steps))
-        curves.append(_row(epoch, "val", measured))
-        best.update(epoch, torch.where(diverged_at == 0, measured.accuracy, -1.0))
-        if (diverged_at > 0).all():
-            break
-    metrics, correct, ok = _final_metrics(model, best, cell, tensors, len(seeds))
+    with one_graph(step, torch.device(device).type) if mode == COMPILED else nullcontext(step) as step:
+        for epoch in range(1, cell.epochs + 1):
+            batches = batch_order(seeds, epoch, len(data.x_train), cell.batch).to(device)  # (steps, S, B)
+            lrs = [learning_rate(cell, (epoch - 1) * steps + i, cell.epochs * steps) for i in range(steps)]
+            # A graph takes the rate as a tensor: a number would be part of it.
+            rates = torch.tensor(lrs, device=device) if mode == COMPILED else lrs
+            losses, right, gradients = _epoch(step, batches, rates)
+            measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
+            finite = losses.isfinite().all(0) & measured.loss.isfinite()
+            diverged_at[~finite & (diverged_at == 0)] = epoch
+            curves.append(_row(epoch, "train", None, losses, right / cell.batch, _gradient_norm(gradients), lrs[0]))
+            curves.append(_row(epoch, "val", measured))
+            best.update(epoch, torch.where(diverged_at == 0, measured.accuracy, -1.0))
+            if (diverged_at > 0).all():
+                break
+    metrics, correct, ok = _final_metrics(model, best, cell, tensors, len(seeds), epoch)
     diverged_at[~ok & (diverged_at == 0)] = epoch
     lost = (diverged_at > 0).cpu().numpy()
     return Training(
@@ -110,52 +119,28 @@ def learning_rate(cell: Cell, step: int, total: int) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def make_optimiser(cell: Cell, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """foreach, not fused: the fused kernels' bits depend on S."""
-    if cell.optimiser == "adam":
-        return torch.optim.Adam(parameters, cell.lr, weight_decay=cell.weight_decay, foreach=True)
-    return torch.optim.SGD(parameters, cell.lr, cell.momentum, weight_decay=cell.weight_decay, foreach=True)
+def _epoch(step, batches, lrs):
+    """One pass: losses (steps, S), right answers of each seed a step (S,), gradients of the last step."""
+    losses, hits = [], []
+    for index, lr in zip(batches, lrs, strict=True):
+        loss, right, gradients = step(index, lr)
+        losses.append(loss)
+        hits.append(right)
+    return torch.stack(losses), torch.stack(hits).double().mean(0), gradients
 
 
-def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss of each seed and the number it classifies right. x (S, C, B, *space), y (S, B) -> (S,), (S,)"""
-    logits = model(x)  # (S, classes, B)
-    loss = F.cross_entropy(logits, y, reduction="none").mean(1)
-    return loss, (logits.detach().argmax(1) == y).sum(1)
-
-
-def _epoch(model, optimiser, cell, tensors, batches, epoch):
-    """One pass; gradients of the last step stay in the parameters. Losses (steps, S), right answers a step (S,)."""
-    x_train, y_train = tensors["x_train"], tensors["y_train"]
-    steps, seeds, batch = batches.shape
-    losses = torch.empty(steps, seeds, device=x_train.device)
-    hits = torch.zeros(seeds, dtype=torch.long, device=x_train.device)
-    for step, index in enumerate(batches):
-        x = x_train.index_select(0, index.flatten()).unflatten(0, (seeds, batch)).movedim(1, 2)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(cell, (epoch - 1) * steps + step, cell.epochs * steps)
-        optimiser.zero_grad()
-        loss, right = step_losses(model, x, y_train[index])
-        loss.sum().backward()
-        optimiser.step()
-        losses[step] = loss.detach()
-        hits += right
-    return losses, hits / steps
-
-
-def _gradient_norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+def _gradient_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """L2 norm of each seed's whole gradient: (S,)"""
-    return sum(p.grad.flatten(1).double().square().sum(1) for p in parameters).sqrt()
+    return sum(gradient.flatten(1).double().square().sum(1) for gradient in gradients).sqrt()
 
 
-def _row(epoch, split, measured: Measured | None, losses=None, accuracy=None, norm=None, cell=None, steps=0):
+def _row(epoch, split, measured: Measured | None, losses=None, accuracy=None, norm=None, lr=None):
     """Numbers of one epoch and split, each (S,) or one for all seeds."""
     if measured is not None:
-        loss, accuracy, calibration, lr = measured.loss, measured.accuracy, measured.calibration_error, None
+        loss, accuracy, calibration = measured.loss, measured.accuracy, measured.calibration_error
         norm = torch.full_like(loss, math.nan)
     else:
         loss, calibration = losses.double().mean(0), torch.full_like(losses[0], math.nan)
-        lr = learning_rate(cell, (epoch - 1) * steps, cell.epochs * steps)
     numbers = {"loss": loss, "accuracy": accuracy, "calibration_error": calibration, "gradient_norm": norm}
     numbers = {name: value.detach().double().cpu().numpy() for name, value in numbers.items()}
     return {"epoch": epoch, "split": split, "lr": lr, **numbers}
@@ -181,7 +166,7 @@ class _Best:
         self.model.load_state_dict(self.tensors)
 
 
-def _final_metrics(model, best, cell, tensors, seeds):
+def _final_metrics(model, best, cell, tensors, seeds, last):
     """Metrics after the last epoch, with re-estimated statistics, and at the best epoch; correct (S, N); all finite (S,)."""
     metrics: dict[str, torch.Tensor] = {}
 
@@ -198,7 +183,10 @@ def _final_metrics(model, best, cell, tensors, seeds):
         measure("reestimated_", "val", "test")
     else:
         metrics |= {f"reestimated_{k}": v for k, v in metrics.items() if not k.startswith("train")}
-    best.restore()
-    measure("best_", "train", "val", "test")
+    if (best.epoch == last).all():
+        metrics |= {f"best_{k}": v for k, v in metrics.items() if not k.startswith("reestimated_")}
+    else:
+        best.restore()
+        measure("best_", "train", "val", "test")
     ok = torch.stack([value.isfinite() for name, value in metrics.items() if name.endswith("loss")]).all(0)
     return metrics, correct, ok
