@@ -133,7 +133,7 @@ class Cell(BaseModel):
 
     def without(self, *names: str) -> tuple[tuple[str, Any], ...]:
         """The other fields as (name, value) pairs, hashable: what the two arms of a pair have in common."""
-        return tuple((name, value) for name, value in self if name not in names)
+        return tuple((name, value) for name, value in self.__dict__.items() if name not in names)
 
 
 FIELDS = tuple(Cell.model_fields)

@@ -5,8 +5,6 @@ Names that begin with a dot are temporary and never read. Rows of `curves` and `
 """
 
 import hashlib
-import io
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grids import WrongUse
+from results.files import publish, stage
 from results.schema import MEASURED, SCHEMA_VERSION, SCHEMAS, conform
 
 FINISHED = ("done", "diverged")
@@ -51,12 +50,15 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
-    def write(self, tables: Mapping[str, pa.Table]) -> None:
-        """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites."""
+    def write(self, tables: Mapping[str, pa.Table], durable: bool = True) -> None:
+        """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites.
+
+        durable: wait until the disk has it; only what can be made again, as the stores of benchmarks, goes without.
+        """
         for name in sorted(tables, key=lambda name: name == "runs"):
             rows = tables[name]
             trial = rows["trial"][0].as_py()
-            _place(self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet", rows)
+            _place(self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet", rows, durable)
 
     def files(self, name: str) -> list[Path]:
         return sorted(path for path in (self.path / name).glob("*.parquet") if not path.name.startswith("."))
@@ -143,22 +145,10 @@ def _content_hash(name: str, rows: pa.Table) -> str:
     return content.hexdigest()[:16]
 
 
-def _place(path: Path, rows: pa.Table) -> None:
+def _place(path: Path, rows: pa.Table, durable: bool) -> None:
     """Make `path` appear whole or not at all."""
-    finished = io.BytesIO()
-    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = stage(path, rows, durable)
     try:
-        with temporary.open("wb") as file:
-            file.write(finished.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        publish(temporary, path, durable)
     finally:
         temporary.unlink(missing_ok=True)
