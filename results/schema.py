@@ -1,6 +1,6 @@
 """The tables of a store: columns, units and meanings, and what a column reads as in a file older than it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -133,14 +133,19 @@ def _many(value: Any) -> bool:
     return not isinstance(value, str) and hasattr(value, "__len__")
 
 
-def conform(read: pa.Table, name: str) -> pa.Table:
-    """A table as read from a file of any age, with today's columns: a missing one has its field's default, or null."""
+def conform(read: pa.Table, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table as read from a file of any age, with today's columns (or only `columns`).
+
+    A missing one has its field's default, or null.
+    """
+    fields = list(SCHEMAS[name]) if columns is None else [SCHEMAS[name].field(column) for column in columns]
     arrays = []
-    for field in SCHEMAS[name]:
+    for field in fields:
         if field.name in read.column_names:
-            arrays.append(read[field.name].cast(field.type))
+            column = read[field.name]
+            arrays.append(column if column.type == field.type else column.cast(field.type))
         else:
             info = Cell.model_fields.get(field.name)
             default = None if info is None or info.is_required() else info.default
-            arrays.append(pa.array([default] * len(read), field.type))
-    return pa.Table.from_arrays(arrays, schema=SCHEMAS[name])
+            arrays.append(pa.repeat(pa.scalar(default, field.type), len(read)))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grids import Cell, Run
-from results import METRICS, SCHEMAS, Store, StoreError, table
+from results import METRICS, SCHEMAS, Made, Store, StoreError, table
 
 CELL = Cell(dataset="digits", architecture="mlp", order="weight-act", activation="relu", depth=2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -222,7 +222,7 @@ def test_curves_of_an_attempt_that_is_not_accepted_do_not_count(tmp_path):
 def test_done_and_diverged_are_finished_and_failed_is_not(tmp_path):
     store = Store(tmp_path)
     store.write({"runs": runs(0, 1, 2, status=["done", "diverged", "failed"], code="v", data="d")})
-    assert store.finished() == dict.fromkeys(run_ids(0, 1), ("v", "d"))
+    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu"))
     assert store.failed() == set(run_ids(2))
 
 
@@ -288,7 +288,7 @@ def test_a_run_by_newer_code_is_read_in_place_of_the_old(tmp_path):
     store.write({"runs": runs(0, trial="aa", code="old")})
     store.write({"runs": runs(0, trial="bb", code="new", started_at=START + timedelta(hours=1))})
     assert store.read("runs")["code"].to_pylist() == ["new"]
-    assert store.finished() == {run_ids(0)[0]: ("new", "data")}
+    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu")}
 
 
 def test_a_column_that_a_file_is_too_old_to_have_reads_as_its_default(tmp_path):

@@ -5,6 +5,7 @@ $ python tests/bench/synthetic.py RUNS FOLDER
 makes FOLDER/synthetic.toml and FOLDER/store. The accuracy of `after` exceeds that of `before` by SHIFT in every cell.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from simulated import AFTER, BEFORE, PROVENANCE
+
 import harness
 from grids import Cell, Grid, run_ids
 from harness import datasets
 from harness.plan import Trial, code_version
 from results import METRICS, Store, table
-from simulated import AFTER, BEFORE, PROVENANCE
 
 SEEDS = 20  # of each cell, and of each trial
 SHIFT, NOISE = 0.05, 0.01
@@ -54,9 +56,7 @@ def write_grid(runs: int, folder: Path) -> Path:
     lrs = [round(0.0001 * i, 4) for i in range(1, pairs // widths + 1)]
     path = folder / "synthetic.toml"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        GRID.format(before=BEFORE, after=AFTER, widths=list(range(8, 8 + widths)), lrs=lrs, seeds=SEEDS)
-    )
+    path.write_text(GRID.format(before=BEFORE, after=AFTER, widths=list(range(8, 8 + widths)), lrs=lrs, seeds=SEEDS))
     return path
 
 
@@ -84,7 +84,7 @@ def _tables(
     seeds = list(range(SEEDS))
     ids = [run_ids(cell, seeds) for cell in cells]
     trials = [Trial(cell, tuple(seeds)).trial_id(how["engine"], how["code"], how["data"]) for cell in cells]
-    run_id, trial = sum(ids, []), np.repeat(trials, SEEDS).tolist()
+    run_id, trial = list(itertools.chain.from_iterable(ids)), np.repeat(trials, SEEDS).tolist()
     shift = np.array([SHIFT if cell.order == AFTER else 0.0 for cell in cells])
     accuracy = (0.7 + shift[:, None] + noise + rng.normal(0, NOISE / 2, (len(cells), SEEDS))).ravel()
     values = {"accuracy": accuracy, "loss": 1 - accuracy, "calibration_error": 1 - accuracy}
