@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grids import WrongUse
-from results.schema import SCHEMA_VERSION, SCHEMAS, conform
+from results.schema import SCHEMA_VERSION, columns_of, conform
 
 FULL, PART = MERGED = (
     "full-",
@@ -98,8 +98,12 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def is_full(rows: pa.Table) -> bool:
-    return len(rows) >= MOST_ROWS or rows.nbytes >= MOST_BYTES
+class Batch(NamedTuple):
+    """Rows of consecutive whole files."""
+
+    paths: list[Path]
+    rows: pa.Table
+    full: bool
 
 
 def batches(
@@ -108,16 +112,17 @@ def batches(
     columns: Iterable[str] | None = None,
     strict: bool = False,
     unreadable: Callable[[StoreError], None] | None = None,
-) -> Iterator[tuple[list[Path], pa.Table]]:
-    """Rows of consecutive whole files, MOST_ROWS or MOST_BYTES at once (and less than a file more), with their paths.
+) -> Iterator[Batch]:
+    """Rows of files, put together until they are MOST_ROWS or MOST_BYTES: full, by less than a file too much.
 
     strict: a column that this program does not know is an error. unreadable: is told of each file that is left out
     since it cannot be read, which is an error without it.
     """
+    schema = columns_of(name, columns)
     group: list[Path] = []
     tables: list[pa.Table] = []
     rows = size = 0
-    for path, read in _read_files(paths, name, None if columns is None else tuple(columns), strict):
+    for path, read in _read_files(paths, schema, strict):
         if isinstance(read, StoreError):
             if unreadable is None or isinstance(read, Vanished):
                 raise read
@@ -128,20 +133,22 @@ def batches(
         rows, size = rows + len(read), size + read.nbytes
         full = rows >= MOST_ROWS or size >= MOST_BYTES
         if full or len(tables) >= 512:  # many small arrays need more memory than their numbers
-            tables = [pa.concat_tables(tables).combine_chunks()]
+            tables = [_joined(tables, schema)]
         if full:
-            yield group, tables[0]
+            yield Batch(group, tables[0], full)
             group, tables, rows, size = [], [], 0, 0
     if group:
-        yield group, pa.concat_tables(tables).combine_chunks()
+        yield Batch(group, _joined(tables, schema), False)
 
 
-def _read_files(
-    paths: Sequence[Path], name: str, columns: Sequence[str] | None, strict: bool
-) -> Iterator[tuple[Path, pa.Table | StoreError]]:
+def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays(pa.concat_tables(tables).combine_chunks().columns, schema=schema)
+
+
+def _read_files(paths: Sequence[Path], schema: pa.Schema, strict: bool) -> Iterator[tuple[Path, pa.Table | StoreError]]:
     def read(path: Path) -> pa.Table | StoreError:
         try:
-            return read_file(path, name, columns, strict)
+            return read_file(path, schema, strict)
         except StoreError as error:
             return error
 
@@ -171,21 +178,22 @@ def identify(path: Path) -> tuple[int, ...]:
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
-def read_file(path: Path, name: str, columns: Sequence[str] | None = None, strict: bool = False) -> pa.Table:
-    """All rows of a file, with today's columns (or only `columns`). StoreError names a file that cannot be read."""
+def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
+    """All rows of a file, with the columns of `schema`. StoreError names a file that cannot be read."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            version = (schema.metadata or {}).get(b"schema_version", b"").decode()
+            found = file.schema_arrow
+            version = (found.metadata or {}).get(b"schema_version", b"").decode()
             if version != str(SCHEMA_VERSION):
                 raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
-            if strict and (unknown := set(schema.names) - set(SCHEMAS[name].names)):
+            names = set(found.names)
+            if strict and (unknown := names.difference(schema.names)):
                 raise StoreError(
                     f"{path}: has columns of a later program, which would be lost: {', '.join(sorted(unknown))}"
                 )
-            wanted = None if columns is None else [c for c in columns if c in schema.names]
             # Files are read in parallel already; threads within one cost a third more.
-            return conform(file.read(columns=wanted, use_threads=False), name, columns)
+            wanted = [column for column in schema.names if column in names]
+            return conform(file.read(columns=wanted, use_threads=False), schema)
     except FileNotFoundError:
         raise Vanished(f"{path}: vanished while the store was read") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

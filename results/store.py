@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.files import StoreError, batches, listing, publish, retrying, stage
-from results.schema import MEASURED, SCHEMAS
+from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
 VERSIONS = ("run_id", "trial", "started_at", "engine", "code", "data", "status")  # what decides which row counts
@@ -125,10 +125,10 @@ class Store:
 
     def _rows(self, name: str, columns: Iterable[str] | None = None, keep=None) -> pa.Table:
         """All rows of all files with today's columns (or only `columns`); with `keep`, those that it gives true for."""
-        schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
+        schema = columns_of(name, columns)
 
         def read() -> pa.Table:
-            tables = (rows for _, rows in batches(self.files(name), name, columns))
+            tables = (batch.rows for batch in batches(self.files(name), name, columns))
             return pa.concat_tables(
                 [schema.empty_table(), *(rows.filter(keep(rows)) if keep else rows for rows in tables)]
             )

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.files import FULL, MERGED, PART, Vanished, batches, identify, is_full, publish, retrying, stage
+from results.files import FULL, MERGED, PART, Vanished, batches, identify, publish, retrying, stage
 from results.schema import SCHEMA_VERSION, SCHEMAS
 from results.store import Store, repeats
 
@@ -62,9 +62,9 @@ def _compact(store: Store) -> Compaction:
     try:
         for name in SCHEMAS:
             inputs = {path: identify(path) for path in _inputs(store.files(name))}
-            for paths, rows in batches(list(inputs), name, strict=True):
+            for paths, rows, full in batches(list(inputs), name, strict=True):
                 if len(paths) > 1:
-                    target = paths[0].with_name(_merged_name(paths, is_full(rows)))
+                    target = paths[0].with_name(_merged_name(paths, full))
                     rows = rows.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
                     staged[target] = stage(target, _distinct(rows) if name == "runs" else rows)
                     read |= {path: inputs[path] for path in paths}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from grids import FIELDS, LARGEST, Cell, run_ids
 from results.files import StoreError, batches, retrying
-from results.schema import METRICS, SCHEMAS
+from results.schema import METRICS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
 STATUSES = (*FINISHED, "failed")
@@ -26,8 +26,8 @@ def validate(store: Store) -> list[str]:
 
 def _problems(store: Store) -> Iterator[str]:
     unreadable: list[StoreError] = []
-    kept = [pa.schema([SCHEMAS["runs"].field(name) for name in (*VERSIONS, "epochs")]).empty_table()]
-    for _, rows in batches(store.files("runs"), "runs", unreadable=unreadable.append):
+    kept = [columns_of("runs", (*VERSIONS, "epochs")).empty_table()]
+    for _, rows, _ in batches(store.files("runs"), "runs", unreadable=unreadable.append):
         yield from _wrong_ids(rows)
         yield from _wrong_rows(rows)
         kept.append(rows.select(kept[0].column_names))
@@ -92,7 +92,7 @@ def _without_curves(store: Store, done: pa.Table, unreadable: list[StoreError]) 
     most = int(epochs.max(initial=0))
     weights = np.random.default_rng(0).integers(1, 2**31, 2 * most + 3)  # [2 epoch + (split is train)]; last: any other
     keys, parts = ["run_id", "trial"], []
-    for _, rows in batches(store.files("curves"), "curves", unreadable=unreadable.append):
+    for _, rows, _ in batches(store.files("curves"), "curves", unreadable=unreadable.append):
         epoch, split = rows["epoch"].fill_null(-1).to_numpy(), rows["split"]
         train = pc.fill_null(pc.equal(split, "train"), False).to_numpy()
         known = pc.is_in(split, pa.array(["train", "val"])).to_numpy() & (epoch >= 0) & (epoch <= most)
@@ -127,7 +127,7 @@ def _without_curves(store: Store, done: pa.Table, unreadable: list[StoreError]) 
 def _without_examples(store: Store, done: pa.Table, unreadable: list[StoreError]) -> Iterator[str]:
     """Runs that no row of `examples` of their trial counts, and rows that count something else than their runs."""
     counted = [pa.array([], pa.string())]
-    for _, rows in batches(store.files("examples"), "examples", unreadable=unreadable.append):
+    for _, rows, _ in batches(store.files("examples"), "examples", unreadable=unreadable.append):
         lengths = pc.fill_null(pc.list_value_length(rows["run_ids"]), 0).combine_chunks()
         for trial in rows.filter(pc.not_equal(lengths, rows["seeds"]))["trial"].to_pylist():
             yield f"trial {trial}: examples counts another number of seeds than it has run_ids"
