@@ -71,11 +71,13 @@ def open_study(
 
 
 def tidy(store: Store) -> None:
-    """Compact a store of many small files, unless it may only be read."""
+    """Compact a store of many small files. What prevents it is told and prevents nothing else."""
     if needs_compaction(store):
-        with contextlib.suppress(StoreError):
+        try:
             store.check_writable()
             print(f"{store.path}: {compact(store)}")
+        except StoreError as error:
+            print(f"not compacted: {error}")
 
 
 @contextlib.contextmanager

@@ -54,8 +54,12 @@ def _wrong_ids(runs: pa.Table) -> Iterator[str]:
     for fields, block, named in zip(cells, seeds, stored, strict=True):
         try:
             wanted = run_ids(Cell(**fields), block.astype(np.int64, casting="safe").tolist())
-        except (ValidationError, TypeError) as error:
-            yield f"runs {', '.join(map(str, named))}: no cell and seed: {str(error).splitlines()[-1].strip()}"
+        except ValidationError as error:
+            problem = error.errors()[0]
+            yield f"runs {', '.join(map(str, named))}: no cell: {problem['loc'][0]}: {problem['msg']}"
+            continue
+        except TypeError:
+            yield f"runs {', '.join(map(str, named))}: a seed is missing"
             continue
         for have, want in zip(named, wanted, strict=True):
             if have != want:

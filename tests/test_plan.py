@@ -214,3 +214,13 @@ def test_a_trial_has_one_id_for_what_was_computed_and_how():
 
 def test_architectures_have_code_of_their_own():
     assert len({code_version(name) for name in harness.names("architectures")}) == len(harness.names("architectures"))
+
+
+def test_of_finished_runs_neither_a_run_nor_a_cell_is_made(grid, monkeypatch):
+    monkeypatch.setattr("harness.plan.Run", None)
+    assert make_plan(grid, finished(grid.runs()), (), DATA).finished == 40
+
+
+def test_a_run_by_another_engine_is_finished(grid):
+    done = finished(grid.runs(), VERSION._replace(engine="gpu"))
+    assert make_plan(grid, done, (), DATA, fresh=True).missing == ()
