@@ -20,11 +20,13 @@ from typing import Annotated, NamedTuple, NoReturn
 import typer
 
 import harness
-from grids import Grid, WrongUse
+from grids import Grid, WrongUse, run_ids
 from harness import datasets
 from harness.engine import MODE
 from harness.plan import Plan, PlanError, group, make_plan
-from results import METRICS, Store
+from results import METRICS, SCHEMAS, Store, StoreError
+from results.upkeep import compact, needs_compaction
+from results.validation import validate
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -53,15 +55,29 @@ def open_grid(path: Path, store: Path | None, seeds: int | None) -> tuple[Grid, 
     return grid, Store(store or Path("results/data") / grid.name)
 
 
-def open_study(path: Path, store: Path | None, seeds: int | None, fresh: bool, retry: bool) -> Study:
+def open_study(
+    path: Path, store: Path | None, seeds: int | None, fresh: bool, retry: bool, tidying: bool = False
+) -> Study:
     """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started."""
     grid, where = open_grid(path, store, seeds)
+    if tidying:
+        tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
     with naming(path):
-        plan = make_plan(grid, where.finished(), where.failed(), data, fresh=fresh, retry=retry)
+        plan = make_plan(grid, *where.fates(), data, fresh=fresh, retry=retry)
     if plan.missing:
         where.check_writable()
     return Study(grid, where, data, plan)
+
+
+def tidy(store: Store) -> None:
+    """Compact a store of many small files. What prevents it is told and prevents nothing else."""
+    if needs_compaction(store):
+        try:
+            store.check_writable()
+            print(f"{store.path}: {compact(store)}")
+        except StoreError as error:
+            print(f"not compacted: {error}")
 
 
 @contextlib.contextmanager
@@ -112,7 +128,7 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    study = open_study(grid_path, store, seeds, fresh, retry)
+    study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     _, where, data, plan = study
     if not plan.missing:
         tell(study, 0, 0)
@@ -139,9 +155,12 @@ def sweep(
 
 
 def finish(study: Study, failed: int) -> NoReturn:
-    """End a sweep with the exit code that says whether runs failed or are in conflict."""
+    """End a sweep: compact, and the exit code that says whether runs failed or are in conflict."""
+    tidy(study.store)
     conflicts = study.store.conflicts()
-    rows = conflicts["run_id"].isin([run.run_id for run in study.grid.runs()]).sum()
+    seeds = range(study.grid.seeds.count)
+    ours = {run_id for cell in study.grid.cells() for run_id in run_ids(cell, seeds)} if len(conflicts) else ()
+    rows = conflicts["run_id"].isin(ours).sum()
     if rows:
         print(f"{rows:,} rows are in conflict: equal runs by equal engines with other results; see the report")
     raise typer.Exit(FAILED if failed or rows else 0)
@@ -156,6 +175,30 @@ def report(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None, seeds: S
     folder = Path("reports/build") / grid.name
     for line in page.build(grid, where, folder):
         print(line)
+
+
+@app.command("compact")
+def compact_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
+    """Merge the small files of a grid's store into few large ones, as a sweep does by itself where there are many."""
+    _, where = open_grid(grid_path, store, None)
+    where.check_writable()
+    print(f"{where.path}: {compact(where)}")
+
+
+@app.command("validate")
+def validate_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
+    """Check a grid's store: files, identities, statuses, and that each run has its curves and examples."""
+    _, where = open_grid(grid_path, store, None)
+    problems = validate(where)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{len(problems):,} problems in {where.path}")
+        raise typer.Exit(FAILED)
+    files = sum(len(where.files(name)) for name in SCHEMAS)
+    print(
+        f"{where.path}: {files:,} files checked: readable, identities, statuses, metrics, curves, examples, no conflicts"
+    )
 
 
 def provenance() -> dict[str, str]:

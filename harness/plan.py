@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
-from grids import Cell, Grid, Run, WrongUse, identity
+from grids import Cell, Grid, Run, WrongUse, identity, run_ids
 from harness import HERE, convolves, stackable
 from harness.datasets import Data
 from harness.engine import batch_sizes, bits_need_one_seed, block_size
+from results import Made
 
 TRAINED_BY = ("layers.py", "initialisation.py", "stacking.py", "training.py", "evaluation.py", "engine.py")
 
@@ -46,7 +47,7 @@ class Plan:
 
 def make_plan(
     grid: Grid,
-    finished: Mapping[str, tuple[str, str]],
+    finished: Mapping[str, Made],
     failed: Collection[str],
     data: Mapping[str, Data],
     fresh: bool = False,
@@ -54,7 +55,7 @@ def make_plan(
 ) -> Plan:
     """Set difference of the grid's runs and what the store has. PlanError where a cell does not fit its data set.
 
-    finished: by run_id, the versions of code and data. fresh: run again what other versions made. retry: and what failed.
+    finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed.
     """
     for cell in grid.cells():
         if cell.batch > len(data[cell.dataset].x_train):
@@ -63,28 +64,32 @@ def make_plan(
                 f"({len(data[cell.dataset].x_train)} examples)"
             )
     missing, done, given_up, outdated = [], 0, 0, Counter()
-    for run in grid.runs():
-        run_id = run.run_id
-        if run_id in finished:
-            changed = _changed(run.cell, finished[run_id], data)
-            if changed:
-                outdated[changed] += 1
-            if changed and fresh:
-                missing.append(run)
-            else:
+    seeds = range(grid.seeds.count)
+    for cell in grid.cells():
+        code, checksum = code_version(cell.architecture), data[cell.dataset].checksum
+        for seed, run_id in zip(seeds, run_ids(cell, seeds), strict=True):
+            made = finished.get(run_id)
+            if made is None:
+                if run_id in failed and not retry:
+                    given_up += 1
+                else:
+                    missing.append(Run(cell, seed))
+            elif made.code == code and made.data == checksum:
                 done += 1
-        elif run_id in failed and not retry:
-            given_up += 1
-        else:
-            missing.append(run)
+            else:
+                outdated[_changed(cell, made, checksum)] += 1
+                if fresh:
+                    missing.append(Run(cell, seed))
+                else:
+                    done += 1
     return Plan(tuple(missing), done, given_up, dict(outdated))
 
 
-def _changed(cell: Cell, version: tuple[str, str], data: Mapping[str, Data]) -> str | None:
+def _changed(cell: Cell, made: Made, checksum: str) -> str:
     """What differs from the version that made a run: its data set, its architecture's file or the code around it."""
-    if version[1] != data[cell.dataset].checksum:
+    if made.data != checksum:
         return f"the data set {cell.dataset}"
-    return None if version[0] == code_version(cell.architecture) else f"{cell.architecture}.py or the training code"
+    return f"{cell.architecture}.py or the training code"
 
 
 @cache

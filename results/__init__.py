@@ -1,6 +1,7 @@
 """Where rows go: Parquet files with an explicit schema. `Store(path).read("runs")` gives an Arrow table."""
 
+from results.files import StoreError
 from results.schema import METRICS, SCHEMAS, table
-from results.store import Store, StoreError
+from results.store import Made, Store
 
-__all__ = ["METRICS", "SCHEMAS", "Store", "StoreError", "table"]
+__all__ = ["METRICS", "SCHEMAS", "Made", "Store", "StoreError", "table"]

@@ -1,6 +1,6 @@
 """The tables of a store: columns, units and meanings, and what a column reads as in a file older than it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -133,14 +133,21 @@ def _many(value: Any) -> bool:
     return not isinstance(value, str) and hasattr(value, "__len__")
 
 
-def conform(read: pa.Table, name: str) -> pa.Table:
+def columns_of(name: str, columns: Iterable[str] | None = None) -> pa.Schema:
+    """Today's schema of a table, or of only `columns` of it."""
+    return SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
+
+
+def conform(read: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table as read from a file of any age, with today's columns: a missing one has its field's default, or null."""
-    arrays = []
-    for field in SCHEMAS[name]:
-        if field.name in read.column_names:
+    if read.schema.equals(schema):  # as nearly always; column by column it costs more than the reading
+        return read
+    arrays, there = [], set(read.column_names)
+    for field in schema:
+        if field.name in there:
             arrays.append(read[field.name].cast(field.type))
         else:
             info = Cell.model_fields.get(field.name)
             default = None if info is None or info.is_required() else info.default
-            arrays.append(pa.array([default] * len(read), field.type))
-    return pa.Table.from_arrays(arrays, schema=SCHEMAS[name])
+            arrays.append(pa.repeat(pa.scalar(default, field.type), len(read)))
+    return pa.Table.from_arrays(arrays, schema=schema)

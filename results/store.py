@@ -1,28 +1,35 @@
-"""A folder of Parquet files, one a trial and table. A file is absent or complete; nothing in it ever changes.
+"""A folder of Parquet files, one a trial and table, or merged of many. A file is absent or complete.
 
 Names that begin with a dot are temporary and never read. Rows of `curves` and `examples` count only through the
 (run_id, trial) of an accepted row of `runs`, which is written last: what a crash leaves behind is without effect.
+What a store says follows from its rows, whatever files they are in and however often.
 """
 
+import functools
 import hashlib
-import io
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from grids import WrongUse
-from results.schema import MEASURED, SCHEMA_VERSION, SCHEMAS, conform
+from results.files import StoreError, batches, listing, publish, retrying, stage
+from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
+VERSIONS = ("run_id", "trial", "started_at", "engine", "code", "data", "status")  # what decides which row counts
 
 
-class StoreError(WrongUse):
-    """One line: which path, and what is wrong with it."""
+class Made(NamedTuple):
+    """What made the accepted row of a finished run."""
+
+    code: str
+    data: str
+    engine: str
 
 
 class Store:
@@ -51,87 +58,159 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
-    def write(self, tables: Mapping[str, pa.Table]) -> None:
-        """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites."""
+    def write(self, tables: Mapping[str, pa.Table], durable: bool = True) -> None:
+        """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites.
+
+        durable: wait until the disk has it; only what can be made again, as the stores of benchmarks, goes without.
+        """
         for name in sorted(tables, key=lambda name: name == "runs"):
             rows = tables[name]
             trial = rows["trial"][0].as_py()
-            _place(self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet", rows)
+            path = self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet"
+            publish(stage(path, rows, durable), path, durable)
 
     def files(self, name: str) -> list[Path]:
-        return sorted(path for path in (self.path / name).glob("*.parquet") if not path.name.startswith("."))
+        return listing(self.path / name)
 
-    def finished(self) -> dict[str, tuple[str, str]]:
-        """By run_id of each finished run, the versions of code and data that made its accepted row."""
-        rows = self._rows("runs", columns=["run_id", "trial", "status", "code", "data", "started_at"]).to_pandas()
-        rows = _accepted(rows[rows["status"].isin(FINISHED)])
-        return dict(zip(rows["run_id"], zip(rows["code"], rows["data"], strict=True), strict=True))
+    def finished(self) -> dict[str, Made]:
+        """By run_id of each finished run, what made its accepted row."""
+        return self.fates()[0]
 
     def failed(self) -> set[str]:
         """run_ids of which every attempt failed."""
-        rows = self._rows("runs", columns=["run_id", "status"]).to_pandas()
-        return set(rows["run_id"][rows["status"] == "failed"]) - set(rows["run_id"][rows["status"] != "failed"])
+        return self.fates()[1]
+
+    def fates(self) -> tuple[dict[str, Made], set[str]]:
+        """(finished(), failed()), for which the files are read once."""
+        chosen = one_a_run(self._rows("runs", VERSIONS))
+        is_failed = pc.equal(chosen["status"], "failed")
+        return _made(chosen.filter(is_finished(chosen))), set(chosen.filter(is_failed)["run_id"].to_pylist())
 
     def read(self, name: str) -> pa.Table:
         """Rows of table `name` that count. In `runs`, one a run: its accepted finished row, else its last failed one."""
         if name == "runs":
-            rows = self._rows("runs").to_pandas()
-            is_finished = rows["status"].isin(FINISHED)
-            accepted = _accepted(rows[is_finished])
-            failed = rows[~is_finished & ~rows["run_id"].isin(accepted["run_id"])]
-            failed = failed.sort_values(["started_at", "trial"]).drop_duplicates("run_id", keep="last")
-            rows = pd.concat([accepted, failed]).sort_values("run_id", ignore_index=True)
-            return pa.Table.from_pandas(rows, schema=SCHEMAS["runs"], preserve_index=False)
-        runs = self._rows("runs", columns=["run_id", "trial", "status", "code", "data", "started_at"]).to_pandas()
-        accepted = _accepted(runs[runs["status"].isin(FINISHED)])[["run_id", "trial"]]
-        rows = self._rows(name).to_pandas()
-        # A conflict leaves two files of one trial: the first stands for it, so that no row counts twice.
+            return one_a_run(self._rows("runs")).sort_by("run_id")
+        accepted = one_a_run(self._rows("runs", VERSIONS))
+        accepted = accepted.filter(is_finished(accepted))
+        # A conflict leaves other rows of one trial: one of each key stands for it, so that nothing counts twice.
         if name == "examples":
-            rows = rows[rows["trial"].isin(accepted["trial"])].drop_duplicates("trial").sort_values("trial")
-        else:
-            keys = ["run_id", "epoch", "split"]
-            rows = rows.merge(accepted, on=["run_id", "trial"]).drop_duplicates(keys).sort_values(keys)
-        return pa.Table.from_pandas(rows, schema=SCHEMAS[name], preserve_index=False)
+            return _one_a_trial(self._rows(name, keep=lambda rows: pc.is_in(rows["trial"], accepted["trial"])))
+
+        def counts(rows: pa.Table) -> pa.ChunkedArray:
+            at = pc.index_in(rows["run_id"], accepted["run_id"])
+            return pc.equal(accepted["trial"].take(at), rows["trial"])
+
+        return _one_a_key(self._rows(name, keep=counts), ["run_id", "epoch", "split"])
 
     def conflicts(self) -> pd.DataFrame:
         """Finished rows of one run by one engine, code and data whose measurements differ: a broken promise."""
-        rows = self._rows("runs").to_pandas()
-        rows = rows[rows["status"].isin(FINISHED)].drop_duplicates(["run_id", "engine", "code", "data", *MEASURED])
-        return rows[rows.duplicated(["run_id", "engine", "code", "data"], keep=False)].sort_values(["run_id", "trial"])
+        rows = self._repeated().drop_duplicates(["run_id", "engine", "code", "data", *MEASURED])
+        rows = rows[rows.duplicated(["run_id", "engine", "code", "data"], keep=False)]
+        return rows.sort_values(["run_id", "trial"], ignore_index=True)
 
     def replicates(self) -> pd.DataFrame:
         """Finished rows of runs that more than one engine made, with equal code and data."""
-        rows = self._rows("runs").to_pandas()
-        rows = rows[rows["status"].isin(FINISHED)].drop_duplicates(["run_id", "engine", "code", "data"])
-        return rows[rows.duplicated(["run_id", "code", "data"], keep=False)].sort_values(["run_id", "trial"])
+        rows = self._repeated().drop_duplicates(["run_id", "engine", "code", "data"])
+        rows = rows[rows.duplicated(["run_id", "code", "data"], keep=False)]
+        return rows.sort_values(["run_id", "trial"], ignore_index=True)
 
-    def _rows(self, name: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """All rows of all files, in the order of the files' names, with today's columns (or only `columns`)."""
-        schema = SCHEMAS[name]
-        tables = [_read(path, name, columns) for path in self.files(name)]
-        if columns is not None:
-            schema = pa.schema([schema.field(column) for column in columns])
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+    def _repeated(self) -> pd.DataFrame:
+        """The finished rows of all runs that have several, in an order that follows from their content."""
+        rows = self._rows("runs", ("run_id", "status"), keep=is_finished)
+        repeated = repeats(rows["run_id"])
+        if not len(repeated):
+            return SCHEMAS["runs"].empty_table().to_pandas()
+        rows = self._rows("runs", keep=lambda rows: pc.and_(is_finished(rows), pc.is_in(rows["run_id"], repeated)))
+        return _ordered(rows.to_pandas())
+
+    def _rows(self, name: str, columns: Iterable[str] | None = None, keep=None) -> pa.Table:
+        """All rows of all files with today's columns (or only `columns`); with `keep`, those that it gives true for."""
+        schema = columns_of(name, columns)
+
+        def read() -> pa.Table:
+            tables = (batch.rows for batch in batches(self.files(name), name, columns))
+            return pa.concat_tables(
+                [schema.empty_table(), *(rows.filter(keep(rows)) if keep else rows for rows in tables)]
+            )
+
+        return retrying(read)
+
+
+def is_finished(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(rows["status"], pa.array(FINISHED))
+
+
+def repeats(column: pa.ChunkedArray) -> pa.Array:
+    """Values that a column holds more than once."""
+    counts = pc.value_counts(column)
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+
+
+def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `runs` in an order that does not depend on the files: first by what decides which row counts."""
+    first = [column for column in VERSIONS if column != "run_id"]
+    return rows.sort_values([*first, *rows.columns.difference(first)])
+
+
+def one_a_run(rows: pa.Table) -> pa.Table:
+    """One row a run: its accepted finished one, else its last failed one. Only runs with several rows need the rule."""
+    several = pc.is_in(rows["run_id"], repeats(rows["run_id"]))
+    if not pc.any(several).as_py():
+        return rows
+    repeated = rows.filter(several)
+    ordered = _ordered(repeated.to_pandas())
+    finished = ordered[ordered["status"].isin(FINISHED)]
+    accepted = _accepted(finished)
+    failed = ordered[~ordered["run_id"].isin(accepted["run_id"])].sort_values(["started_at", "trial"])
+    chosen = pd.concat([accepted, failed.drop_duplicates("run_id", keep="last")])
+    return pa.concat_tables([rows.filter(pc.invert(several)), repeated.take(chosen.index.to_numpy())])
 
 
 def _accepted(finished: pd.DataFrame) -> pd.DataFrame:
-    """Of finished rows, one a run: made by the code and data of its newest row, and of those the smallest trial id."""
+    """Of finished rows, one a run: made by the code and data of its newest row, and of those the smallest trial id.
+
+    The rows come in order of trial and start, and keep it where they are equal in what they are sorted by.
+    """
+    version = pd.Series(
+        list(zip(finished["code"].fillna(""), finished["data"].fillna(""), strict=True)), finished.index
+    )
     newest = finished.sort_values(["started_at", "trial"]).drop_duplicates("run_id", keep="last")
-    same_version = finished.merge(newest[["run_id", "code", "data"]], on=["run_id", "code", "data"])
-    return same_version.sort_values(["trial", "started_at"]).drop_duplicates("run_id")
+    newest_version = dict(zip(newest["run_id"], version[newest.index], strict=True))
+    same_version = [newest_version[run_id] == each for run_id, each in zip(finished["run_id"], version, strict=True)]
+    return finished[np.array(same_version, dtype=bool)].drop_duplicates("run_id")
 
 
-def _read(path: Path, name: str, columns: Iterable[str] | None) -> pa.Table:
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            version = (file.schema_arrow.metadata or {}).get(b"schema_version", b"").decode()
-            if version != str(SCHEMA_VERSION):
-                raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
-            wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            read = conform(file.read(columns=wanted), name)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    return read if columns is None else read.select(list(columns))
+def _made(rows: pa.Table) -> dict[str, Made]:
+    """By run_id. There are few Made for many runs, so each is one object."""
+    columns = [rows[name].combine_chunks().dictionary_encode("encode") for name in Made._fields]
+    which = np.zeros(len(rows), dtype=np.int64)
+    for column in columns:
+        which = which * len(column.dictionary) + column.indices.to_numpy()
+    _, first, which = np.unique(which, return_index=True, return_inverse=True)
+    made = [Made(*(column[i].as_py() for column in columns)) for i in first.tolist()]
+    return dict(zip(rows["run_id"].to_pylist(), map(made.__getitem__, which.tolist()), strict=True))
+
+
+def _one_a_key(rows: pa.Table, keys: list[str]) -> pa.Table:
+    """Rows sorted by keys; of several with equal keys the first by its other columns."""
+    rows = rows.sort_by([(name, "ascending") for name in [*keys, *(c for c in rows.column_names if c not in keys)]])
+    if len(rows) < 2:
+        return rows
+    same = [pc.equal(rows[key].combine_chunks()[1:], rows[key].combine_chunks()[:-1]) for key in keys]
+    again = functools.reduce(pc.and_, same)
+    return rows.filter(pa.concat_arrays([pa.array([True]), pc.invert(again)])) if pc.any(again).as_py() else rows
+
+
+def _one_a_trial(rows: pa.Table) -> pa.Table:
+    """Rows of `examples` sorted by trial; of several of one trial the first by its content."""
+    rows = rows.sort_by("trial")
+    first: dict[str, int] = {}
+    for i, trial in enumerate(rows["trial"].to_pylist()):
+        if trial in first:
+            first[trial] = min(first[trial], i, key=lambda i: repr(rows.slice(i, 1).to_pylist()))
+        else:
+            first[trial] = i
+    return rows.take(list(first.values())) if len(first) < len(rows) else rows
 
 
 def _content_hash(name: str, rows: pa.Table) -> str:
@@ -141,24 +220,3 @@ def _content_hash(name: str, rows: pa.Table) -> str:
     for column in sorted(names):
         content.update(repr((column, rows[column].to_pylist())).encode())
     return content.hexdigest()[:16]
-
-
-def _place(path: Path, rows: pa.Table) -> None:
-    """Make `path` appear whole or not at all."""
-    finished = io.BytesIO()
-    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(finished.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)

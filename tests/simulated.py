@@ -14,6 +14,10 @@ from results import METRICS, table
 BEFORE, AFTER, NONE = "weight-bn-act", "weight-act-bn", "weight-act"
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid")
 CLASSES, EXAMPLES = 10, 500
+PROVENANCE = {
+    "error": None, "wall_s": 1.0, "parameters": 1, "engine": "cpu", "code": "c", "data": "d", "commit": "", "versions": "",
+    "host": "h", "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+}  # fmt: skip
 MARGINS = "margin = { test_accuracy = 0.02, test_loss = 0.05 }"
 GRID = """
 [axes]
@@ -64,9 +68,7 @@ def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine
         tables = {"runs": table("runs", {
             **{field: cells[field].tolist() for field in cells},
             **{column: [row[column] for row in rows] for column in measured},
-            "run_id": run_ids, "trial": name, "error": None, "epochs_run": 20, "best_epoch": 20, "wall_s": 1.0,
-            "parameters": 1, "engine": engine, "code": "c", "data": "d", "commit": "", "versions": "", "host": "h",
-            "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+            **PROVENANCE, "run_id": run_ids, "trial": name, "epochs_run": 20, "best_epoch": 20, "engine": engine,
         })}  # fmt: skip
         if counts and name in counts:
             columns = {"trial": [name], "seeds": [len(rows)], "run_ids": [run_ids], "correct": [counts[name]]}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from grids import Cell, Grid, GridError, Run, identity, order_error
+from grids import Cell, Grid, GridError, Run, identity, order_error, run_ids
 from results import METRICS
 
 GRIDS = Path(__file__).parent.parent / "grids"
@@ -106,6 +106,18 @@ def test_an_id_is_the_start_of_the_sha256_of_the_json_of_what_is_not_default():
     assert Run(cell(lr=0.05, width=32), 3).run_id == hashlib.sha256(json.encode()).hexdigest()[:16]
 
 
+@given(cells, st.lists(st.integers(0, 10**6), max_size=5))
+def test_ids_of_many_seeds_are_those_of_the_plain_definition(each, seeds):
+    wanted = [identity({**each.content(), "seed": seed}) for seed in seeds]
+    assert run_ids(each, seeds) == wanted == [Run(each, seed).run_id for seed in seeds]
+
+
+@pytest.mark.parametrize("text", ['"seed":null', '\\","seed":null,"', "seed", 'a","seed":0'])
+def test_no_text_in_a_cell_is_taken_for_the_place_of_its_seed(text):
+    odd = cell(dataset=text, order=text)
+    assert run_ids(odd, [3]) == [identity({**odd.content(), "seed": 3})]
+
+
 def test_a_new_field_with_a_default_leaves_every_id_alone():
     class LaterCell(Cell):
         stem: str = "plain"
@@ -184,6 +196,16 @@ def test_every_combination_of_axes_and_nuisance_is_one_cell(tmp_path):
     found = [(c.order, c.activation, c.depth, c.lr) for c in read(tmp_path).cells()]
     wanted = itertools.product(["weight-act", "weight-bn-act"], ["relu", "tanh"], [2, 4], [0.1, 0.01])
     assert found == list(wanted)
+
+
+def test_cells_are_made_once_and_can_be_walked_again(tmp_path):
+    grid = read(tmp_path)
+    assert len(list(grid.cells())) == 16
+    assert all(a is b for a, b in zip(grid.cells(), grid.cells(), strict=True))
+
+
+def test_a_copy_of_a_grid_is_equal_to_it_whether_or_not_its_cells_were_made(tmp_path):
+    assert read(tmp_path) == read(tmp_path)
 
 
 def test_a_recipe_holds_for_every_cell(tmp_path):

@@ -13,7 +13,7 @@ from grids import Cell, Grid, Run
 from harness.datasets import Examples, prepare
 from harness.engine import MOST_NUMBERS, MOST_SEEDS
 from harness.plan import PlanError, Trial, code_version, group, make_plan
-from results import METRICS
+from results import METRICS, Made
 
 CHOICES = {**harness.choices(), "metric": METRICS}
 TEXT = """# Which?
@@ -39,7 +39,7 @@ def tiny(name, *shape, examples=100):
 
 
 DATA = {"digits": tiny("digits", 1, 8, 8)}
-VERSION = (code_version("mlp"), DATA["digits"].checksum)
+VERSION = Made(code_version("mlp"), DATA["digits"].checksum, "cpu")
 
 
 def read(folder, text=TEXT):
@@ -171,8 +171,8 @@ def test_a_value_taken_from_an_axis_plans_nothing(grid, tmp_path):
 @pytest.mark.parametrize(
     ("version", "what"),
     [
-        (("older code", VERSION[1]), "mlp.py or the training code"),
-        ((VERSION[0], "older data"), "the data set digits"),
+        (VERSION._replace(code="older"), "mlp.py or the training code"),
+        (VERSION._replace(data="older"), "the data set digits"),
     ],
 )
 def test_runs_by_another_version_are_told_and_only_a_fresh_plan_repeats_them(grid, version, what):
@@ -214,3 +214,13 @@ def test_a_trial_has_one_id_for_what_was_computed_and_how():
 
 def test_architectures_have_code_of_their_own():
     assert len({code_version(name) for name in harness.names("architectures")}) == len(harness.names("architectures"))
+
+
+def test_of_finished_runs_neither_a_run_nor_a_cell_is_made(grid, monkeypatch):
+    monkeypatch.setattr("harness.plan.Run", None)
+    assert make_plan(grid, finished(grid.runs()), (), DATA).finished == 40
+
+
+def test_a_run_by_another_engine_is_finished(grid):
+    done = finished(grid.runs(), VERSION._replace(engine="gpu"))
+    assert make_plan(grid, done, (), DATA, fresh=True).missing == ()

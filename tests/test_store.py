@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grids import Cell, Run
-from results import METRICS, SCHEMAS, Store, StoreError, table
+from results import METRICS, SCHEMAS, Made, Store, StoreError, table
+from results.files import TRIES, Vanished, retrying
 
 CELL = Cell(dataset="digits", architecture="mlp", order="weight-act", activation="relu", depth=2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -222,7 +223,7 @@ def test_curves_of_an_attempt_that_is_not_accepted_do_not_count(tmp_path):
 def test_done_and_diverged_are_finished_and_failed_is_not(tmp_path):
     store = Store(tmp_path)
     store.write({"runs": runs(0, 1, 2, status=["done", "diverged", "failed"], code="v", data="d")})
-    assert store.finished() == dict.fromkeys(run_ids(0, 1), ("v", "d"))
+    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu"))
     assert store.failed() == set(run_ids(2))
 
 
@@ -288,7 +289,7 @@ def test_a_run_by_newer_code_is_read_in_place_of_the_old(tmp_path):
     store.write({"runs": runs(0, trial="aa", code="old")})
     store.write({"runs": runs(0, trial="bb", code="new", started_at=START + timedelta(hours=1))})
     assert store.read("runs")["code"].to_pylist() == ["new"]
-    assert store.finished() == {run_ids(0)[0]: ("new", "data")}
+    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu")}
 
 
 def test_a_column_that_a_file_is_too_old_to_have_reads_as_its_default(tmp_path):
@@ -402,3 +403,66 @@ def test_deleting_a_file_makes_exactly_its_runs_missing(tmp_path):
     [path] = tmp_path.glob("runs/aa-*.parquet")
     path.unlink()
     assert set(store.finished()) == set(run_ids(2, 3))
+
+
+def test_who_made_a_run_is_one_object_for_many_runs(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(0, 1, 2, trial="aa")})
+    store.write({"runs": runs(3, 4, trial="bb", engine=None, code="other")})
+    finished = store.finished()
+    assert [finished[run_id] for run_id in run_ids(2, 3)] == [Made("code", "data", "cpu"), Made("other", "data", None)]
+    assert len({id(made) for made in finished.values()}) == 2
+
+
+def test_finished_and_failed_are_one_reading(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(0, 1, 2, status=["done", "failed", "diverged"])})
+    assert store.fates() == (store.finished(), store.failed())
+
+
+def test_a_run_without_versions_that_several_rows_have_is_finished_once(tmp_path):
+    store = Store(tmp_path)
+    for trial in ("bb", "aa"):
+        store.write({"runs": runs(0, trial=trial, engine=trial, code=None)})
+    assert store.finished() == {run_ids(0)[0]: Made(None, "data", "aa")}
+
+
+def test_of_a_conflict_inside_one_trial_each_row_of_curves_and_examples_counts_once(tmp_path):
+    store = Store(tmp_path)
+    for loss in (0.5, 0.4):
+        store.write({"runs": runs(0, 1, test_loss=loss), "curves": curves(0, 1, loss=loss), "examples": examples(0, 1)})
+    store.write({"examples": examples(0)})
+    assert store.read("curves")["loss"].to_pylist() == [0.4, 0.4]
+    assert store.read("examples")["seeds"].to_pylist() == [1]
+
+
+def test_a_page_that_rotted_is_told(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(0)})
+    [path] = store.files("runs")
+    content = bytearray(path.read_bytes())
+    content[40] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(StoreError, match=rf"{path.name}: not a readable Parquet file"):
+        store.read("runs")
+
+
+def test_a_reading_that_a_compaction_disturbs_begins_again_but_not_for_ever():
+    left = [Vanished("gone")] * (TRIES - 1)
+
+    def read():
+        if left:
+            raise left.pop()
+        return "read"
+
+    assert retrying(read) == "read"
+    left += [Vanished("gone")] * TRIES
+    with pytest.raises(Vanished, match="gone"):
+        retrying(read)
+
+
+def test_a_listed_file_that_is_gone_each_time_is_named(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"gone.parquet: vanished while the store was read"):
+        Store(tmp_path).finished()

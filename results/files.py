@@ -1,0 +1,200 @@
+"""Files of a store: they appear whole or not at all, may be merged while they are read, and are named when unreadable."""
+
+import io
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grids import WrongUse
+from results.schema import SCHEMA_VERSION, columns_of, conform
+
+FULL, PART = MERGED = (
+    "full-",
+    "part-",
+)  # beginnings of the names of compacted files; those of trials begin with hexadecimal digits
+TRIES = 10  # of a reading that a compaction disturbs
+MOST_ROWS, MOST_BYTES = 250_000, 128_000_000  # of a batch, and so of a compacted file; a file is never divided
+THREADS = min(4, os.cpu_count() or 1)
+PORTION_FILES, PORTION_BYTES = 64, 8_000_000  # read at once: files on disk, several times that in memory
+
+T = TypeVar("T")
+
+
+class StoreError(WrongUse):
+    """One line: which path, and what is wrong with it."""
+
+
+class Vanished(StoreError):
+    """A listed file is not there any more: another process has merged it into a larger one."""
+
+
+def stage(path: Path, rows: pa.Table, durable: bool = True) -> Path:
+    """Write rows under a temporary name beside `path`, which readers leave out, and give that name."""
+    finished = io.BytesIO()
+    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(finished.getbuffer())
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def publish(temporary: Path, path: Path, durable: bool = True) -> None:
+    """Give a staged file its name."""
+    try:
+        temporary.replace(path)
+        if durable:
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def retrying(ask: Callable[[], T]) -> T:
+    """The answer of `ask`, asked again where a file vanished meanwhile; at last Vanished."""
+    for _ in range(TRIES - 1):
+        try:
+            return ask()
+        except Vanished:
+            continue
+    return ask()
+
+
+def listing(folder: Path) -> list[Path]:
+    """The files of a table, by name.
+
+    A listing is no single moment: it may miss a merged file that came after it began, and inputs that went before it
+    ended. Merged files come before their inputs go, so a second listing shows whether the first can have missed one.
+    """
+    names = _names(folder)
+    for _ in range(TRIES):
+        again = _names(folder)
+        if not any(name.startswith(MERGED) for name in again - names):
+            break
+        names = again
+    return [folder / name for name in sorted(names)]
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {name for name in os.listdir(folder) if name.endswith(".parquet") and not name.startswith(".")}  # noqa: PTH208 ten times as fast
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+class Batch(NamedTuple):
+    """Rows of consecutive whole files."""
+
+    paths: list[Path]
+    rows: pa.Table
+    full: bool
+
+
+def batches(
+    paths: Sequence[Path],
+    name: str,
+    columns: Iterable[str] | None = None,
+    strict: bool = False,
+    unreadable: Callable[[StoreError], None] | None = None,
+) -> Iterator[Batch]:
+    """Rows of files, put together until they are MOST_ROWS or MOST_BYTES: full, by less than a file too much.
+
+    strict: a column that this program does not know is an error. unreadable: is told of each file that is left out
+    since it cannot be read, which is an error without it.
+    """
+    schema = columns_of(name, columns)
+    group: list[Path] = []
+    tables: list[pa.Table] = []
+    rows = size = 0
+    for path, read in _read_files(paths, schema, strict):
+        if isinstance(read, StoreError):
+            if unreadable is None or isinstance(read, Vanished):
+                raise read
+            unreadable(read)
+            continue
+        group.append(path)
+        tables.append(read)
+        rows, size = rows + len(read), size + read.nbytes
+        full = rows >= MOST_ROWS or size >= MOST_BYTES
+        if full or len(tables) >= 512:  # many small arrays need more memory than their numbers
+            tables = [_joined(tables, schema)]
+        if full:
+            yield Batch(group, tables[0], full)
+            group, tables, rows, size = [], [], 0, 0
+    if group:
+        yield Batch(group, _joined(tables, schema), False)
+
+
+def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays(pa.concat_tables(tables).combine_chunks().columns, schema=schema)
+
+
+def _read_files(paths: Sequence[Path], schema: pa.Schema, strict: bool) -> Iterator[tuple[Path, pa.Table | StoreError]]:
+    def read(path: Path) -> pa.Table | StoreError:
+        try:
+            return read_file(path, schema, strict)
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for portion in _portions(paths):
+            yield from zip(portion, pool.map(read, portion), strict=True)
+
+
+def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    portion: list[Path] = []
+    size = 0
+    for path in paths:
+        portion.append(path)
+        size += identify(path)[-1]
+        if len(portion) >= PORTION_FILES or size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    yield portion
+
+
+def identify(path: Path) -> tuple[int, ...]:
+    """What tells a file from another that has taken its name: inode, time of change, and bytes. Vanished if gone."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        raise Vanished(f"{path}: vanished while the store was read") from None
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
+    """All rows of a file, with the columns of `schema`. StoreError names a file that cannot be read."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            found = file.schema_arrow
+            version = (found.metadata or {}).get(b"schema_version", b"").decode()
+            if version != str(SCHEMA_VERSION):
+                raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
+            names = set(found.names)
+            if strict and (unknown := names.difference(schema.names)):
+                raise StoreError(
+                    f"{path}: has columns of a later program, which would be lost: {', '.join(sorted(unknown))}"
+                )
+            # Files are read in parallel already; threads within one cost a third more.
+            wanted = [column for column in schema.names if column in names]
+            return conform(file.read(columns=wanted, use_threads=False), schema)
+    except FileNotFoundError:
+        raise Vanished(f"{path}: vanished while the store was read") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,81 @@
+"""Time of what goes around a store, by its size: plan, compact, and then plan and validate of the compacted store.
+
+$ python tests/bench/scale.py [RUNS ...]
+
+Each is a whole process, its start included. A plan is repeated; what takes minutes, or can be done only once, is not.
+"""
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from synthetic import generate
+
+ROOT = Path(__file__).parents[2]
+SIZES = (10_000, 100_000, 1_000_000)
+REPETITIONS = {"plan of small files": 1, "compact": 1, "plan": 5, "validate": 3}  # in this order
+
+
+def measure(sizes: Sequence[int] = SIZES, folder: str | Path | None = None) -> list[dict]:
+    """Generate, or find in `folder`, a store of each size; time the commands on it.
+
+    A dict for each command and size: what, size, seconds (a list), peak_bytes.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        results = []
+        for size in sizes:
+            kept = Path(folder or temporary) / str(size)
+            if not kept.exists():
+                generate(size, kept)
+            copy = kept.with_name(f"{size}-compacted")
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(kept, copy, copy_function=os.link)  # files of a store never change
+            for what, times in REPETITIONS.items():
+                timed = [_timed(what.split()[0], copy) for _ in range(times)]
+                seconds, peaks = (list(each) for each in zip(*timed, strict=True))
+                results.append({"what": what, "size": size, "seconds": seconds, "peak_bytes": max(peaks)})
+            shutil.rmtree(copy)
+        return results
+
+
+def _timed(command: str, folder: Path) -> tuple[float, int]:
+    """Wall seconds and peak bytes of a command."""
+    words = [command, str(folder / "synthetic.toml"), "--store", str(folder / "store")]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "normorder", *words], stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
+    return time.perf_counter() - start, used.ru_maxrss * 1024  # Linux counts in KiB
+
+
+def lines(results: Iterable[dict]) -> list[str]:
+    """A line for each result: median, how often, and the growth from the size before."""
+    told, before = [], {}
+    for each in results:
+        median = statistics.median(each["seconds"])
+        growth = ""
+        if each["what"] in before:
+            size, seconds = before[each["what"]]
+            growth = f", {median / seconds:.1f} times that of {size:,}"
+        before[each["what"]] = each["size"], median
+        told.append(
+            f"{each['what']} at {each['size']:,} runs: {median:.2f} s (n = {len(each['seconds'])}{growth}), "
+            f"peak {each['peak_bytes'] / 2**20:,.0f} MiB"
+        )
+    return told
+
+
+if __name__ == "__main__":
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
+    print(*lines(measure([int(word) for word in sys.argv[1:]] or SIZES)), sep="\n")

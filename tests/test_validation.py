@@ -1,0 +1,191 @@
+"""A store is sound, or validate says in a line each what is not."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import harness
+import normorder
+from grids import Grid
+from reports.comparisons import compare, gather
+from results import METRICS, Store
+from results.upkeep import compact
+from results.validation import validate
+
+sys.path.append(str(Path(__file__).parent / "bench"))
+from synthetic import SHIFT, generate
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A valid store of 80 runs in 4 trials: only read."""
+    return generate(80, tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture
+def store(whole, tmp_path):
+    return Store(shutil.copytree(whole[1], tmp_path / "store"))
+
+
+def change(store, name, column, value, row=0):
+    """Put a value into a row of the first file of a table, and give the file."""
+    path = store.files(name)[0]
+    rows = pq.read_table(path)
+    values = rows[column].to_pylist()
+    values[row] = value
+    index = rows.schema.get_field_index(column)
+    pq.write_table(rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.types[index])), path)
+    return path
+
+
+def first_run(store):
+    return pq.read_table(store.files("runs")[0]).to_pylist()[0]
+
+
+def test_a_store_as_sweeps_write_it_has_no_problem(store):
+    assert validate(store) == []
+
+
+def test_a_compacted_store_has_no_problem(store):
+    compact(store)
+    assert validate(store) == []
+
+
+def test_a_store_that_is_not_there_has_no_problem(tmp_path):
+    assert validate(Store(tmp_path / "nowhere")) == []
+
+
+def test_files_that_a_crash_in_a_compaction_left_twice_are_no_problem(store, whole):
+    compact(store)
+    shutil.copytree(whole[1], store.path, dirs_exist_ok=True)
+    assert validate(store) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("seed", 7, "the identity of its cell and seed is"),
+        ("width", 999, "the identity of its cell and seed is"),
+        ("run_id", "0123456789abcdef", "run 0123456789abcdef: the identity of its cell and seed is"),
+        ("depth", 0, "no cell: depth: .*greater than or equal to 1"),
+        ("seed", None, "a seed is missing"),
+        ("status", "finished", "status is none of done, diverged, failed"),
+        ("test_loss", None, "done, but a metric is missing or not finite"),
+        ("best_val_accuracy", float("inf"), "done, but a metric is missing or not finite"),
+        ("epochs_run", 0, "done, but not all epochs were run"),
+        ("status", "diverged", "not done, but with metrics"),
+        ("status", "failed", "not done, but without a reason"),
+    ],
+)
+def test_a_row_of_runs_that_no_training_writes_is_told(store, column, value, message):
+    change(store, "runs", column, value)
+    found = validate(store)
+    assert any(pc.match_substring_regex(pa.array(found), message).to_pylist()), found
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("epoch", 2), ("epoch", 1), ("epoch", -1), ("split", "train"), ("split", "test")]
+)
+def test_a_run_whose_curves_are_not_those_of_a_training_is_told(store, column, value):
+    change(store, "curves", column, value)
+    run_id = pq.read_table(store.files("curves")[0])["run_id"][0].as_py()
+    [problem] = validate(store)
+    assert problem.startswith(f"run {run_id} of trial ")
+    assert problem.endswith("its rows in curves are not those of each epoch and split")
+
+
+def test_runs_without_curves_are_told(store):
+    store.files("curves")[0].unlink()
+    assert [problem.rpartition(": ")[2] for problem in validate(store)] == [
+        "its rows in curves are not those of each epoch and split"
+    ] * 20
+
+
+def test_runs_that_no_row_of_examples_counts_are_told(store):
+    store.files("examples")[0].unlink()
+    assert [problem.rpartition(": ")[2] for problem in validate(store)] == ["no row of examples counts it"] * 20
+
+
+def test_a_row_of_examples_with_another_number_of_seeds_is_told(store):
+    change(store, "examples", "seeds", 19)
+    [problem] = validate(store)
+    assert problem.endswith("examples counts another number of seeds than it has run_ids")
+
+
+@pytest.mark.parametrize("name", ["runs", "curves", "examples"])
+def test_each_file_that_cannot_be_read_is_told(store, name):
+    broken = store.files(name)[:2]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-100])
+    told = [problem for problem in validate(store) if "not a readable Parquet file" in problem]
+    assert [problem.partition(": ")[0] for problem in told] == [str(path) for path in broken]
+
+
+def test_a_conflict_is_told(store):
+    rows = pq.read_table(store.files("runs")[0])
+    index = rows.schema.get_field_index("test_loss")
+    store.write({"runs": rows.set_column(index, rows.schema.field(index), pa.array([0.123] * len(rows)))})
+    assert sum("in conflict" in problem for problem in validate(store)) == 20
+
+
+def test_a_failed_attempt_needs_neither_metrics_nor_curves(store):
+    row = first_run(store)
+    nothing = dict.fromkeys((*METRICS, "epochs_run", "best_epoch"))
+    failed = {**row, **nothing, "status": "failed", "error": "lost", "trial": "other"}
+    store.write({"runs": pa.Table.from_pylist([failed], pq.read_schema(store.files("runs")[0]))})
+    assert validate(store) == []
+
+
+def test_the_command_tells_problems_and_their_number(store, whole, capsys, monkeypatch):
+    words = ["normorder", "validate", str(whole[0]), "--store", str(store.path)]
+    monkeypatch.setattr(sys, "argv", words)
+    for code, end in ((0, "no conflicts\n"), (1, f"20 problems in {store.path}\n")):
+        with pytest.raises(SystemExit) as stopped:
+            normorder.main()
+        assert stopped.value.code == code
+        assert capsys.readouterr().out.endswith(end)
+        store.files("curves")[0].unlink()
+
+
+def test_the_command_compacts(store, whole, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["normorder", "compact", str(whole[0]), "--store", str(store.path)])
+    for told in ("merged 12 files into 3", "no files to merge"):
+        with pytest.raises(SystemExit):
+            normorder.main()
+        assert capsys.readouterr().out == f"{store.path}: {told}\n"
+
+
+def test_a_sweep_compacts_a_store_of_many_small_files_and_says_so(store, whole, capsys, monkeypatch):
+    monkeypatch.setattr("results.upkeep.MANY", 3)
+    monkeypatch.setattr(sys, "argv", ["normorder", "sweep", str(whole[0]), "--store", str(store.path)])
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 0
+    assert f"{store.path}: merged 12 files into 3\n" in capsys.readouterr().out
+    assert len(store.files("runs")) == 1
+
+
+def test_a_sweep_that_cannot_compact_says_why_and_goes_on(store, whole, capsys, monkeypatch):
+    monkeypatch.setattr("results.upkeep.MANY", 3)
+    monkeypatch.setattr(sys, "argv", ["normorder", "sweep", str(whole[0]), "--store", str(store.path)])
+    path = store.files("curves")[0]
+    path.write_bytes(b"PAR1")
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert f"not compacted: {path}: not a readable Parquet file" in told
+    assert "nothing to do" in told
+
+
+def test_the_report_of_a_synthetic_store_shows_the_planted_effect(whole):
+    grid = Grid.read(whole[0], {**harness.choices(), "metric": METRICS})
+    found = compare(gather(grid, Store(whole[1])))
+    found = found[found["metric"] == "test_accuracy"]
+    assert found["verdict"].tolist() == ["different"] * 2
+    assert found["difference"].between(SHIFT - 0.01, SHIFT + 0.01).all()
