@@ -49,7 +49,9 @@ def agreement(ours: np.ndarray, theirs: np.ndarray, margin: float = MARGIN, alph
     freedom = np.array([len(ours) - 1, len(theirs) - 1])[:, None]
     tiny = 1e-12  # accuracies that are all equal have no spread: any difference then is one
     error = np.sqrt(squares.sum(0)) + tiny
-    p = 2 * stats.t.sf(np.abs(difference) / error, (squares.sum(0) + tiny**2) ** 2 / _of_freedom(squares, freedom, tiny))
+    p = 2 * stats.t.sf(
+        np.abs(difference) / error, (squares.sum(0) + tiny**2) ** 2 / _of_freedom(squares, freedom, tiny)
+    )
     p_holm = holm(p)
     mean, mean_error = difference.mean(), np.sqrt(squares.sum()) / cells + tiny
     mean_freedom = (squares.sum() + tiny**2) ** 2 / _of_freedom(squares, freedom, tiny).sum()

@@ -123,7 +123,9 @@ class Loop:
 
     def __init__(self, cell: Cell, seed: int, data: Parts, how: How):
         if (cell.optimiser, cell.schedule) != ("sgd", "cosine"):
-            raise ValueError(f"{cell.optimiser} with a {cell.schedule} schedule is not written here, sgd with cosine is")
+            raise ValueError(
+                f"{cell.optimiser} with a {cell.schedule} schedule is not written here, sgd with cosine is"
+            )
         torch.manual_seed(seed)
         x, y = data["train"].tensors
         self.cell, self.data, self.how = cell, data, how
@@ -141,7 +143,11 @@ class Loop:
             self.train = DataLoader(data["train"], cell.batch, shuffle=True, drop_last=True)
             self.rest = {part: DataLoader(data[part], cell.batch) for part in data if part != "train"}
         else:
-            cut = {part: [each.split(how.evaluation_batch) for each in data[part].tensors] for part in data if part != "train"}
+            cut = {
+                part: [each.split(how.evaluation_batch) for each in data[part].tensors]
+                for part in data
+                if part != "train"
+            }
             self.rest = {part: list(zip(*pair, strict=True)) for part, pair in cut.items()}
 
     def batches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:

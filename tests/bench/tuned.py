@@ -39,9 +39,7 @@ def run(cells, seeds):
     ray.init("local", include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         results = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(trainable, data=plain.parts(datasets.load(name))), {"cpu": 1}
-            ),
+            tune.with_resources(tune.with_parameters(trainable, data=plain.parts(datasets.load(name))), {"cpu": 1}),
             param_space={
                 "cell": tune.grid_search([cell.model_dump() for cell in cells]),
                 "seed": tune.grid_search(list(seeds)),

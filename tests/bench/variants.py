@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import TensorDataset
 from plain import FAST, IDIOMATIC, How, Loop, Parts, parts
+from torch.utils.data import TensorDataset
 
 from grids import Cell
 from harness import datasets
