@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import agreement
+import network
 import numpy as np
 import plain
 import pytest
@@ -58,13 +59,13 @@ def layers(model: nn.Module) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("activation", plain.ACTIVATIONS)
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("architecture", "shape"), [("mlp", (1, 10)), ("cnn", (2, 12)), ("cnn", (1, 8, 8))])
 def test_the_plain_network_is_that_of_normorder(architecture, shape, order, activation):
     this = cell(architecture=architecture, order=order, activation=activation, depth=3)
     ours = solo(stack(build(this, shape, 5), [0]), 0)
-    theirs = plain.build(this, shape, 5)
+    theirs = network.build(this, shape, 5)
     assert layers(theirs) == layers(ours)
     # With the same tensors it gives the same numbers, in training and then in evaluation mode.
     own = dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True))
@@ -75,11 +76,11 @@ def test_the_plain_network_is_that_of_normorder(architecture, shape, order, acti
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-@pytest.mark.parametrize("activation", plain.ACTIVATIONS)
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
 def test_the_initial_weights_are_as_large_as_those_of_normorder(architecture, activation):
     this = cell(architecture=architecture, activation=activation, width=64)
     torch.manual_seed(0)
-    theirs = plain.build(this, (1, 400), 10)
+    theirs = network.build(this, (1, 400), 10)
     ours = solo(stack(build(this, (1, 400), 10), [0]), 0)
     kinds = (nn.Linear, nn.Conv1d)
     pairs = zip(*([layer for layer in leaves(net) if isinstance(layer, kinds)] for net in (theirs, ours)), strict=True)

@@ -1,4 +1,4 @@
-"""One run without normorder: the same network in ordinary torch.nn, and the plain loop that trains one seed of it.
+"""One run without normorder: the plain loop that trains one seed of a network in ordinary torch.nn.
 
 What normorder does for a run is done here too: shuffled batches without an incomplete last one, cosine schedule over the
 steps, SGD with momentum; every epoch training loss and accuracy, and validation loss and accuracy; at the end test loss
@@ -11,26 +11,15 @@ tutorials; `variants.py` measures FAST against the others.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil, prod, sqrt
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from network import build
 from torch.utils.data import DataLoader, TensorDataset
 
 from grids import Cell
 from harness.datasets import Data
-from harness.initialisation import gain, parse
-
-ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "maxout": lambda: Maxout(),
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
 
 Parts = Mapping[str, TensorDataset]  # train, val, test
 
@@ -62,60 +51,10 @@ IDIOMATIC = How(
 )
 
 
-class Maxout(nn.Module):
-    """Maximum of two maps: (B, 2·C, *space) -> (B, C, *space)."""
-
-    def forward(self, x):
-        return torch.maximum(*x.chunk(2, dim=1))
-
-
 def parts(data: Data) -> Parts:
     """The arrays of `data` as torch's data sets of tensors, without a copy."""
     pairs = {name: (getattr(data, f"x_{name}"), getattr(data, f"y_{name}")) for name in ("train", "val", "test")}
     return {name: TensorDataset(*map(torch.from_numpy, pair)) for name, pair in pairs.items()}
-
-
-def build(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """`mlp` or `cnn` of `cell` for examples (B, *shape), its weights drawn from torch's global generator."""
-    name, _ = parse(cell.activation)
-    if cell.architecture not in ("mlp", "cnn") or name not in ACTIVATIONS or cell.activation != name:
-        raise ValueError(f"no plain {cell.architecture} with {cell.activation}: mlp or cnn, {', '.join(ACTIVATIONS)}")
-    channels, *space = shape
-    dimensions = len(space) if cell.architecture == "cnn" else 0
-    maps = 2 if name == "maxout" else 1
-    between = maps if cell.order.index("act") < cell.order.index("weight") else 1  # maps that flow between blocks
-    pool_after = {ceil(cell.depth / 3), ceil(2 * cell.depth / 3)} if dimensions else set()
-    c = cell.width
-    layers = [] if dimensions else [nn.Flatten()]
-    layers.append(weight(channels if dimensions else prod(shape), c * between, dimensions))
-    for i in range(1, cell.depth + 1):
-        wide = c * 2 if i - 1 in pool_after else c
-        now = c * between
-        for layer in cell.order.split("-"):
-            if layer == "weight":
-                layers.append(weight(now, wide * maps, dimensions, gain(cell.activation)))
-                now = wide * maps
-            elif layer == "bn":
-                layers.append(nn.BatchNorm2d(now) if dimensions == 2 else nn.BatchNorm1d(now))
-            elif layer == "act":
-                layers.append(ACTIVATIONS[name]())
-                now //= maps
-            else:
-                raise ValueError(f"order {cell.order!r}: only weight, bn and act are written here")
-        c = wide
-        if i in pool_after:
-            layers.append(nn.MaxPool2d(2) if dimensions == 2 else nn.MaxPool1d(2))
-    if dimensions:
-        layers += [nn.AdaptiveAvgPool2d(1) if dimensions == 2 else nn.AdaptiveAvgPool1d(1), nn.Flatten()]
-    return nn.Sequential(*layers, weight(c * between, classes))
-
-
-def weight(c_in: int, c_out: int, dimensions: int = 0, gain: float = 1.0) -> nn.Module:
-    """A linear layer or a 3-wide convolution: normal weights of sd gain / sqrt(fan_in), zero bias."""
-    layer = (nn.Linear, nn.Conv1d, nn.Conv2d)[dimensions](c_in, c_out, *([3, 1, 1] if dimensions else []))
-    nn.init.normal_(layer.weight, std=gain / sqrt(c_in * 3**dimensions))
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Loop:
@@ -141,13 +80,9 @@ class Loop:
             self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.total)
         if how.batches == "dataloader":
             self.train = DataLoader(data["train"], cell.batch, shuffle=True, drop_last=True)
-            self.rest = {part: DataLoader(data[part], cell.batch) for part in data if part != "train"}
+            self.rest = {part: DataLoader(data[part], cell.batch) for part in data}
         else:
-            cut = {
-                part: [each.split(how.evaluation_batch) for each in data[part].tensors]
-                for part in data
-                if part != "train"
-            }
+            cut = {part: [each.split(how.evaluation_batch) for each in data[part].tensors] for part in data}
             self.rest = {part: list(zip(*pair, strict=True)) for part, pair in cut.items()}
 
     def batches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:

@@ -6,7 +6,7 @@ $ python tests/bench/variants.py
 from dataclasses import replace
 from itertools import chain, islice
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,10 @@ ALLOWED = 1.1  # times the fastest variant that a baseline may take
 
 
 class Timing(NamedTuple):
-    """Seconds of one epoch with its validation, by variant, a number a round; the variant with the smallest median."""
+    """Processor seconds of an epoch with its validation, by variant, a number a round; which has the smallest median.
+
+    Of the processor, not the clock: a single thread that waits for nothing, often beside other work.
+    """
 
     seconds: dict[str, list[float]]
     fastest: str
@@ -60,9 +63,9 @@ def fastest_plain(cell: Cell, data: Parts, rounds: int = 11, variants: dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for i in range(rounds + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = perf_counter()
+            start = process_time()
             loops[name].epoch()
-            seconds[name].append(perf_counter() - start)
+            seconds[name].append(process_time() - start)
     seconds = {name: each[1:] for name, each in seconds.items()}
     return Timing(seconds, min(seconds, key=lambda name: median(seconds[name])))
 
