@@ -15,15 +15,16 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NamedTuple, NoReturn
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 
 import harness
 from grids import Grid, WrongUse, run_ids
 from harness import datasets
-from harness.engine import MODE
-from harness.plan import Plan, PlanError, group, make_plan
+from harness.engine import COMPILED
+from harness.plan import Plan, PlanError, Trial, group, make_plan
+from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.upkeep import compact, needs_compaction
 from results.validation import validate
@@ -38,6 +39,10 @@ GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
 SeedCount = Annotated[int | None, typer.Option("--seeds", help="seeds of each cell, in place of the grid's count")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="run again what other versions of code or data made")]
+Mode = Annotated[
+    Literal["eager", "compiled"] | None,
+    typer.Option(help="how steps of new cells are computed [by measurement; cells in the store stay as they are]"),
+]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
 
 
@@ -89,14 +94,15 @@ def naming(path: Path):
         raise PlanError(f"{path}: {error}") from None
 
 
-def tell(study: Study, trials: int, slots: int) -> None:
+def tell(study: Study, trials: list[Trial], slots: int) -> None:
     """The plan in words, on the terminal."""
     grid, store, _, plan = study
     cells = sum(1 for _ in grid.cells())
     print(f"{grid.name}: {grid.question}")
     print(f"  {cells:,} cells × {grid.seeds.count:,} seeds = {cells * grid.seeds.count:,} runs; store {store.path}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
-    print(f" in {trials:,} trials on {slots} slots (uncompiled: {MODE})" if trials else "")
+    compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
+    print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
     if plan.failed:
         print("  --retry runs again what failed")
     for what, count in plan.outdated.items():
@@ -114,7 +120,7 @@ def plan_command(
     """Say what a sweep would do, and do nothing."""
     study = open_study(grid_path, store, seeds, fresh, retry)
     slots = os.cpu_count() or 1
-    tell(study, len(group(study.plan.missing, study.data, slots)), slots)
+    tell(study, group(study.plan.missing, study.data, slots, choose_how(study.plan, study.data, {}, slots)), slots)
 
 
 @app.command()
@@ -125,13 +131,14 @@ def sweep(
     address: Annotated[str | None, typer.Option(help="Ray cluster; without it, one is started here")] = None,
     fresh: Fresh = False,
     retry: Retry = False,
+    mode: Mode = None,
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     _, where, data, plan = study
     if not plan.missing:
-        tell(study, 0, 0)
+        tell(study, [], 0)
         print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
         finish(study, failed=plan.failed)
     from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
@@ -140,8 +147,9 @@ def sweep(
     with naming(grid_path):
         check_trainable({run.cell for run in plan.missing}, data)
     with ray_side.cluster(address) as slots:
-        trials = group(plan.missing, data, slots)
-        tell(study, len(trials), slots)
+        pilots = ray_side.measure_all(to_measure(plan, data), data, slots)
+        trials = group(plan.missing, data, slots, choose_how(plan, data, pilots, slots, mode))
+        tell(study, trials, slots)
         counts = ray_side.run_trials(trials, data, where, provenance())
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "

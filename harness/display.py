@@ -23,6 +23,7 @@ class Display:
         self.console = console or Console()
         self.running: set[int] = set()  # numbers of the trials that run now
         self.waiting = set(range(len(seeds)))
+        self.notes: set[str] = set()
         self.start = self.last_plain = time.monotonic()
         self.live = None
         if self.console.is_terminal:
@@ -56,6 +57,12 @@ class Display:
             self.counts[status] += count
         # While trials wait, another starts at once: the line is better told then, when nothing seems to idle.
         self._show(line=not self.waiting)
+
+    def note(self, text: str) -> None:
+        """A line of its own, once."""
+        if text not in self.notes:
+            self.notes.add(text)
+            self.console.print(text, highlight=False)
 
     def rate(self) -> str:
         """Runs a second so far, and the time left if the rest goes on at this rate of work."""

@@ -1,24 +1,72 @@
-"""How a trial is computed: how many seeds together, and the words by which its rows say so. No torch here."""
+"""How a trial is computed: how many seeds together, as calls or as a graph, and the words by which its rows say so.
 
+No torch here: what is measured on a device (`pilot`) comes in as numbers.
+"""
+
+import ctypes
 import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
 
-from grids import Cell
-from harness.datasets import Data
+from grids import Cell, identity
+from harness.datasets import Data, data_home
 from harness.initialisation import parse
 
 # MKL gives a product the same bits wherever in memory its matrices begin; else a seed's bits would depend on its place
 # in the stack (measured: 1,101 of 14,820 products differed, none with this; no difference in speed). It is read at the
 # first product of a process.
 os.environ["MKL_CBWR"] = "AUTO,STRICT"
+# Compiled graphs are kept for later trials and sweeps, and are compiled on the trial's own core.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data_home() / "compiled"))
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 EAGER, COMPILED = "eager", "compiled"  # how steps are computed: as calls of torch, or as one graph
 EVALUATION_BATCH = 1000  # examples that are evaluated at once
-MOST_SEEDS = 32
-MOST_NUMBERS = 20_000_000  # parameters of a stacked model, over all its seeds: 80 MB, held about five times
+BLOCKS = {"cpu": (8, 16, 32), "cuda": (8, 32, 128, 512)}  # S that a pilot measures, by device type
+UNMEASURED = 32  # S where too little is to be done to measure it
+WORTH_MEASURING = 4e10  # multiplications of a shape, from which on S is measured: some seconds against one of a pilot
+MOST_NUMBERS = 20_000_000  # parameters over all these seeds: 80 MB, held about five times
+MEMORY_SHARE = 0.5  # of the free memory, for all trials that run at once
+# Measured on one core of an AVX512 x86 with torch 2.13: a graph takes 5 to 12 s to compile, 0.2 to 3 s to load from
+# disk, and saves a third to more than half of what is not matrix products. Below PAYS times its cost it is not worth it.
+COMPILE_S, LOAD_S = 10.0, 1.0
+SAVED = 0.45
+PAYS = 1.5
 # Kernels that compute the last numbers of a tensor another way than those before: unless each seed's part is a multiple
 # of LANES, a seed's bits depend on its place among the others.
 UNEVEN = ("sigmoid", "elu", "silu", "selu", "softplus")
 LANES = 32
+
+
+class How(NamedTuple):
+    """How the runs of a cell are computed: with at most `block` seeds together, eager or compiled."""
+
+    block: int = UNMEASURED
+    mode: str = EAGER
+
+
+class Pilot(NamedTuple):
+    """What was measured of one shape on one device."""
+
+    seconds: Mapping[int, float]  # of an eager step, for each seed, by S
+    product_s: float  # of a step's matrix products alone, for each seed
+    most_seeds: int  # that the memory holds
+
+
+def keep_memory() -> bool:
+    """Have the C library keep what a step frees for the next step. False where it cannot be told so.
+
+    glibc gives large blocks back to the system, which clears their pages anew at each step (measured: CNNs of width 32
+    take 1.2 to 1.4 times as long with its defaults).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # as malloc.h of glibc numbers them
+    return bool(mallopt(mmap_threshold, 2**30) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def batch_sizes(batch: int, data: Data) -> tuple[int, ...]:
@@ -41,15 +89,51 @@ def bits_need_one_seed(cell: Cell, stackable: bool, batches: tuple[int, ...]) ->
     return parse(cell.activation)[0] in UNEVEN and any(cell.width * size % LANES for size in batches)
 
 
-def block_size(cell: Cell, stackable: bool, inputs: int, batches: tuple[int, ...], missing: int, slots: int) -> int:
-    """S, the seeds that one trial of `cell` trains together: fewer when that keeps more slots busy.
+def shape(cell: Cell, data: Data) -> tuple:
+    """What the speed of a step depends on, and therefore the best S: one pilot serves all cells that share it."""
+    maps = parse(cell.activation)[0] == "maxout"
+    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps
 
-    One where bits depend on S: grouped convolutions are slower than a loop on a CPU anyway (0.4 to 0.85 times).
+
+def graph(cell: Cell, data: Data, seeds: int) -> tuple:
+    """What a compiled step depends on: cells that share it share a graph. The learning rate is an input of it."""
+    free = ("dataset", "lr", "schedule", "epochs", "dropout")
+    return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
+
+
+def choose(pilot: Pilot) -> int:
+    """S with the shortest step for each seed; of those within 5 % of it the largest, which makes fewer trials."""
+    best = min(pilot.seconds.values(), default=0.0)
+    return max((seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05), default=1)
+
+
+def block_size(block: int, missing: int, of_cell: int, slots: int) -> int:
+    """S of the trials of a cell: fewer than the best where that keeps more slots busy, and equal parts of what is missing.
+
+    missing: runs of all cells. of_cell: of this one.
     """
-    if bits_need_one_seed(cell, stackable, batches):
-        return 1
-    numbers = cell.width * (inputs + cell.depth * cell.width)
-    return max(1, min(MOST_SEEDS, MOST_NUMBERS // numbers, -(-missing // slots)))
+    most = max(1, min(block, -(-missing // slots)))
+    return -(-of_cell // -(-of_cell // most))
+
+
+def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
+    """Whether a step may be one graph: the masks of 'drop' come from generators that a graph cannot hold.
+
+    On a CPU a graph of convolutions gains nothing (measured: 0.8 to 1.05 times as fast).
+    """
+    return "drop" not in cell.order.split("-") and not (convolves and device_type == "cpu")
+
+
+def pays(seed_steps: int, pilot: Pilot, block: int, cached: bool) -> bool:
+    """Whether a graph saves more, over all the steps of all the seeds that use it, than it costs."""
+    saved = seed_steps * (pilot.seconds[block] - pilot.product_s) * SAVED
+    return saved > PAYS * (LOAD_S if cached else COMPILE_S)
+
+
+def marker(cell: Cell, data: Data, seeds: int, code: str) -> Path:
+    """The file that says that this machine has compiled this graph, and will find it on its disk."""
+    what = {"graph": graph(cell, data, seeds), "code": code, "torch": version("torch")}
+    return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "graphs" / identity(what)
 
 
 def compile_options(device_type: str) -> dict[str, str]:
@@ -57,7 +141,13 @@ def compile_options(device_type: str) -> dict[str, str]:
     return {"mode": "reduce-overhead"} if device_type == "cuda" else {}
 
 
-def describe(device_type: str, capability: str, torch_version: str, seeds: int | None) -> str:
+def describe(device_type: str, capability: str, torch_version: str, mode: str, seeds: int | None) -> str:
     """The `engine` of a row; `seeds` where bits depend on it."""
-    words = [device_type, capability, f"torch {torch_version}", MODE]
+    words = [device_type, capability, f"torch {torch_version}", mode]
     return ", ".join([*words, f"S={seeds}"] if seeds else words)
+
+
+def recall(engine: str) -> tuple[str, str]:
+    """Device type and mode of a row's `engine`."""
+    words = engine.split(", ")
+    return words[0], COMPILED if COMPILED in words else EAGER

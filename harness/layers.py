@@ -34,7 +34,11 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
 
     Measured at 28×28, widths 8 to 32, one thread: a training step 1.2 to 1.4 times as fast. Later layers keep it.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    if x.ndim != 4:
+        return x
+    x = x.contiguous(memory_format=torch.channels_last)
+    # One channel passes for either format, and the layers after it would get the other one.
+    return x if x.shape[1] > 1 else x.as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))
 
 
 def _copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:

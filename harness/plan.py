@@ -10,10 +10,12 @@ from math import prod
 from grids import Cell, Grid, Run, WrongUse, identity, run_ids
 from harness import HERE, convolves, stackable
 from harness.datasets import Data
-from harness.engine import batch_sizes, bits_need_one_seed, block_size
+from harness.engine import EAGER, UNMEASURED, How, batch_sizes, bits_need_one_seed, block_size, graph
 from results import Made
 
-TRAINED_BY = ("layers.py", "initialisation.py", "stacking.py", "training.py", "evaluation.py", "engine.py")
+TRAINED_BY = (
+    *("layers.py", "initialisation.py", "stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
+)
 
 
 class PlanError(WrongUse):
@@ -26,6 +28,8 @@ class Trial:
 
     cell: Cell
     seeds: tuple[int, ...]
+    block: int = UNMEASURED  # the S that was chosen for the cell, of which this trial may have fewer
+    mode: str = EAGER
 
     @property
     def runs(self) -> list[Run]:
@@ -43,6 +47,7 @@ class Plan:
     finished: int
     failed: int  # and not to be run again
     outdated: Mapping[str, int]  # finished runs made by another version of a file, by that file
+    made: Mapping[Cell, Made]  # of each cell with finished runs, what made one of them
 
 
 def make_plan(
@@ -63,7 +68,7 @@ def make_plan(
                 f"batch = {cell.batch}: larger than the training part of {cell.dataset} "
                 f"({len(data[cell.dataset].x_train)} examples)"
             )
-    missing, done, given_up, outdated = [], 0, 0, Counter()
+    missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
     seeds = range(grid.seeds.count)
     for cell in grid.cells():
         code, checksum = code_version(cell.architecture), data[cell.dataset].checksum
@@ -74,7 +79,9 @@ def make_plan(
                     given_up += 1
                 else:
                     missing.append(Run(cell, seed))
-            elif made.code == code and made.data == checksum:
+                continue
+            made_by.setdefault(cell, made)
+            if made.code == code and made.data == checksum:
                 done += 1
             else:
                 outdated[_changed(cell, made, checksum)] += 1
@@ -82,7 +89,7 @@ def make_plan(
                     missing.append(Run(cell, seed))
                 else:
                     done += 1
-    return Plan(tuple(missing), done, given_up, dict(outdated))
+    return Plan(tuple(missing), done, given_up, dict(outdated), made_by)
 
 
 def _changed(cell: Cell, made: Made, checksum: str) -> str:
@@ -101,10 +108,10 @@ def code_version(architecture: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int) -> list[Trial]:
+def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int, hows: Mapping[Cell, How]) -> list[Trial]:
     """Trials, each run in exactly one, the most expensive first so that the last ones to end are short.
 
-    slots: trials that the cluster runs at once.
+    Trials that share a graph follow one another, so that a worker that has it keeps it. slots: trials at once.
     """
     seeds: dict[Cell, list[int]] = defaultdict(list)
     for run in missing:
@@ -112,11 +119,14 @@ def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int) -> list[
     total = sum(map(len, seeds.values()))
     trials = []
     for cell, block in seeds.items():
-        examples = data[cell.dataset]
-        sizes = batch_sizes(cell.batch, examples)
-        size = block_size(cell, stackable(cell.architecture), prod(examples.shape), sizes, total, slots)
-        trials += [Trial(cell, tuple(block[i : i + size])) for i in range(0, len(block), size)]
-    return sorted(trials, key=lambda trial: -work(trial, data[trial.cell.dataset]))
+        size = block_size(hows[cell].block, total, len(block), slots)
+        trials += [Trial(cell, tuple(block[i : i + size]), *hows[cell]) for i in range(0, len(block), size)]
+
+    def order(trial: Trial) -> tuple:
+        examples, count = data[trial.cell.dataset], len(trial.seeds)
+        return -count * work(trial.cell, examples), repr(graph(trial.cell, examples, count))
+
+    return sorted(trials, key=order)
 
 
 def seeds_in_engine(cell: Cell, data: Data) -> int | None:
@@ -124,8 +134,7 @@ def seeds_in_engine(cell: Cell, data: Data) -> int | None:
     return 1 if bits_need_one_seed(cell, stackable(cell.architecture), batch_sizes(cell.batch, data)) else None
 
 
-def work(trial: Trial, data: Data) -> float:
-    """Multiplications of a trial up to a factor: enough to put long trials first and to guess the time left."""
-    cell = trial.cell
+def work(cell: Cell, data: Data) -> float:
+    """Multiplications of a run up to a factor: enough to put long trials first and to guess the time left."""
     space = prod(data.shape[1:]) * 9 if convolves(cell.architecture) else 1
-    return len(trial.seeds) * cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space
+    return cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space

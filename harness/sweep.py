@@ -22,11 +22,14 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us a
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+import torch
 from ray import tune
 
-from grids import WrongUse
+from grids import Cell, WrongUse
 from harness.datasets import Data
 from harness.display import Display
+from harness.engine import Pilot, keep_memory
+from harness.pilot import measure
 from harness.plan import Trial, work
 from harness.trial import failed_tables, run_trial
 from results import Store
@@ -69,11 +72,32 @@ def run_trials(
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status."""
     shared = {name: ray.put(each) for name, each in data.items()}
     how = {"data": shared, "store": str(store.path), "provenance": dict(provenance)}
-    with Display([len(t.seeds) for t in trials], [work(t, data[t.cell.dataset]) for t in trials]) as display:
+    with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
         for first in range(0, len(trials), TRIALS_A_FIT):
             part = trials[first : first + TRIALS_A_FIT]
             _fit(part, how, _Watcher(first, part, data, store, provenance, display))
     return display.counts
+
+
+def _work(trials: list[Trial], data: Mapping[str, Data]) -> list[float]:
+    return [len(trial.seeds) * work(trial.cell, data[trial.cell.dataset]) for trial in trials]
+
+
+def measure_all(
+    shapes: Mapping[tuple, tuple[Cell, list[int]]], data: Mapping[str, Data], slots: int
+) -> dict[tuple, Pilot]:
+    """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be."""
+    shared = {cell.dataset: None for cell, _ in shapes.values()}
+    shared = {name: ray.put(data[name]) for name in shared}
+    task = ray.remote(num_cpus=1, max_retries=1)(_measure)
+    asked = [task.remote(cell, shared[cell.dataset], blocks, slots) for cell, blocks in shapes.values()]
+    return dict(zip(shapes, ray.get(asked), strict=True))
+
+
+def _measure(cell: Cell, data: Data, blocks: list[int], slots: int) -> Pilot:
+    torch.set_num_threads(1)
+    keep_memory()
+    return measure(cell, data, blocks, trials=slots)
 
 
 def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher") -> None:
@@ -100,10 +124,11 @@ def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher") ->
 def _train(config, trials, data, store, provenance):
     """What a worker does with one trial."""
     trial = trials[config["index"]]
-    tables = run_trial(trial, ray.get(data[trial.cell.dataset]), provenance)
+    tables, not_compiled = run_trial(trial, ray.get(data[trial.cell.dataset]), provenance)
     Store(store).write(tables)
     statuses = tables["runs"]["status"].to_pylist()
-    return {"runs": dict(Counter(statuses))}  # in one key: Tune has a meaning of its own for "done"
+    # In one key: Tune has a meaning of its own for "done".
+    return {"runs": dict(Counter(statuses)), "not_compiled": not_compiled}
 
 
 class _Watcher(tune.Callback):
@@ -118,6 +143,8 @@ class _Watcher(tune.Callback):
 
     def on_trial_complete(self, iteration, trials, trial, **info):
         self.display.trial_ended(self.first + trial.config["index"], trial.last_result["runs"])
+        if why := trial.last_result["not_compiled"]:
+            self.display.note(f"trained eagerly, not compiled: {why}")
 
     def on_trial_error(self, iteration, trials, trial, **info):
         index = trial.config["index"]

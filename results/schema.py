@@ -74,6 +74,11 @@ RUNS = pa.schema(
             pa.string(),
             "device type, CPU capability, torch version, S where bits depend on it, compiled or not",
         ),
+        _field(
+            "seed_block",
+            pa.int64(),
+            "most seeds that a trial of this shape trains together, as chosen; later sweeps keep to it",
+        ),
         _field("code", pa.string(), "hash of the architecture's file and of what trains it"),
         _field("data", pa.string(), "checksum of the prepared data set"),
         _field("commit", pa.string(), "git commit, '+' appended where the tree had changes; empty outside git"),

@@ -21,7 +21,16 @@ from results.files import StoreError, batches, listing, publish, retrying, stage
 from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
-VERSIONS = ("run_id", "trial", "started_at", "engine", "code", "data", "status")  # what decides which row counts
+VERSIONS = (
+    "run_id",
+    "trial",
+    "started_at",
+    "engine",
+    "seed_block",
+    "code",
+    "data",
+    "status",
+)  # what decides which row counts
 
 
 class Made(NamedTuple):
@@ -30,6 +39,7 @@ class Made(NamedTuple):
     code: str
     data: str
     engine: str
+    seed_block: int | None  # None where it was written before there was a choice
 
 
 class Store:

@@ -1,0 +1,111 @@
+"""How the cells of a plan are computed: as the store recalls it, else as measured and reckoned. No torch here.
+
+A choice is made once for each architecture, shape and type of device; it is written into the rows (`seed_block`, `engine`),
+and later sweeps read it back, so that a repaired study equals an undisturbed one.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+
+from grids import Cell
+from harness import convolves
+from harness.datasets import Data
+from harness.engine import (
+    BLOCKS,
+    COMPILED,
+    EAGER,
+    MOST_NUMBERS,
+    UNMEASURED,
+    WORTH_MEASURING,
+    How,
+    Pilot,
+    block_size,
+    can_compile,
+    choose,
+    graph,
+    marker,
+    pays,
+    recall,
+    shape,
+)
+from harness.plan import Plan, code_version, seeds_in_engine, work
+
+
+def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -> dict[tuple, tuple[Cell, list[int]]]:
+    """By shape, a cell to measure and the S to try: of shapes with enough to do, and with more than one S to choose from.
+
+    An S that the store recalls is measured alone, for the choice between eager and compiled steps of new cells.
+    """
+    recalled = _recalled(plan, data, device_type)
+    amount, first = Counter(), {}
+    for cell, count in Counter(run.cell for run in plan.missing).items():
+        examples = data[cell.dataset]
+        if cell not in plan.made and not _one_seed(cell, examples, device_type):
+            key = shape(cell, examples)
+            amount[key] += count * work(cell, examples)
+            first.setdefault(key, cell)
+    return {
+        key: (first[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
+        for key, multiplications in amount.items()
+        if multiplications >= WORTH_MEASURING
+    }
+
+
+def choose_how(
+    plan: Plan,
+    data: Mapping[str, Data],
+    pilots: Mapping[tuple, Pilot],
+    slots: int,
+    mode: str | None = None,
+    device_type: str = "cpu",
+) -> dict[Cell, How]:
+    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of the reckoning."""
+    count = Counter(run.cell for run in plan.missing)
+    recalled = _recalled(plan, data, device_type)
+    block, size, steps = {}, {}, Counter()
+    for cell, seeds in count.items():
+        examples = data[cell.dataset]
+        block[cell] = _block(cell, examples, recalled, pilots, device_type)
+        size[cell] = block_size(block[cell], len(plan.missing), seeds, slots)
+        steps[graph(cell, examples, size[cell])] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
+
+    def mode_of(cell: Cell) -> str:
+        examples = data[cell.dataset]
+        if cell in plan.made:
+            return recall(plan.made[cell].engine)[1]
+        if not can_compile(cell, convolves(cell.architecture), device_type):
+            return EAGER
+        pilot = pilots.get(shape(cell, examples))
+        if mode is not None or pilot is None or block[cell] not in pilot.seconds:
+            return mode or EAGER
+        cached = marker(cell, examples, size[cell], code_version(cell.architecture)).exists()
+        return COMPILED if pays(steps[graph(cell, examples, size[cell])], pilot, block[cell], cached) else EAGER
+
+    return {cell: How(block[cell], mode_of(cell)) for cell in count}
+
+
+def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str) -> int:
+    """The most seeds that a trial of `cell` has."""
+    key = shape(cell, data)
+    if _one_seed(cell, data, device_type):
+        return 1
+    if key in recalled:
+        return recalled[key]
+    if key in pilots:
+        return choose(pilots[key])
+    numbers = cell.width * (prod(data.shape) + cell.depth * cell.width)
+    return max(1, min(UNMEASURED, MOST_NUMBERS // numbers))
+
+
+def _recalled(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tuple, int]:
+    """By shape, the S that was chosen when finished runs of this plan were made on this type of device."""
+    return {
+        shape(cell, data[cell.dataset]): made.seed_block
+        for cell, made in plan.made.items()
+        if made.seed_block and recall(made.engine)[0] == device_type
+    }
+
+
+def _one_seed(cell: Cell, data: Data, device_type: str) -> bool:
+    return device_type == "cpu" and seeds_in_engine(cell, data) == 1
