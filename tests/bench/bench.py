@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -93,7 +94,7 @@ def of_studies(quick: bool, folder: Path, raw: dict) -> list[Row]:
         name: [{k: v for k, v in each.items() if k != "accuracy"} for each in of] for name, of in found.items()
     }
     per = {name: [per_run(each) for each in of] for name, of in found.items()}
-    how = {name: engines(of) for name, of in found.items()}
+    how = {name: engines(found[name]) for name in ("cold", "warm")}
     rows = [
         at_least(
             "default study, caches cold, against idiomatic Ray Tune",
@@ -122,13 +123,12 @@ def per_run(found: dict) -> float:
 
 
 def engines(sweeps: Sequence[dict]) -> str:
-    """What really ran: runs by mode, and the S that were chosen."""
-    compiled = [sum(n for engine, n in each.get("engines", {}).items() if "compiled" in engine) for each in sweeps]
-    return (
-        f"{compiled[0]} of {sweeps[0]['runs']} runs compiled, S to {max(sweeps[0]['seed_blocks'], default=1)}"
-        if compiled
-        else ""
-    )
+    """What really ran in each sweep: runs by mode, and the largest S that was chosen."""
+    told = []
+    for each in sweeps:
+        compiled = sum(n for engine, n in each["engines"].items() if "compiled" in engine)
+        told.append(f"{compiled} of {each['runs']} runs compiled, S to {max(each['seed_blocks'], default=1):.0f}")
+    return "; ".join(dict.fromkeys(told))
 
 
 def agreed(ours: dict, theirs: Sequence[dict]) -> str:
@@ -242,9 +242,8 @@ def of_sweeps(quick: bool, folder: Path, raw: dict) -> list[Row]:
         grid.write_text(study.SHORT.format(seeds=100))
         short = study.sweep(grid, folder / "short", dict(os.environ))
         raw["short"] = {k: v for k, v in short.items() if k != "accuracy"}
-        progress(
-            f"600 trials of one run: {short['wall_s']:.0f} s, peak {short['peak_bytes'] / 2**30:.2f} GiB, most growth of a process {short['growth_bytes'] / 2**20:.0f} MiB"
-        )
+        memory = f"peak {short['peak_bytes'] / 2**30:.2f} GiB, most growth {short['growth_bytes'] / 2**20:.0f} MiB"
+        progress(f"600 trials of one run: {short['wall_s']:.0f} s, {memory}")
     return rows
 
 
@@ -296,7 +295,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="normorder-bench-"))
     try:
         for part in given.only:
+            start = time.monotonic()
             rows += PARTS[part](given.quick, folder, raw)
+            progress(f"{part}: {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     told = {
