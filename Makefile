@@ -26,7 +26,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed
-	$(BIN)/python tests/bench/study.py
+	$(BIN)/python tests/bench/bench.py $(if $(QUICK),--quick)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

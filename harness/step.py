@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._dynamo.utils import counters
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
@@ -55,8 +54,9 @@ def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
     """update(gradients, lr) by torch's own SGD with momentum or Adam. foreach, not fused: its bits depend on S."""
     zeros = [torch.zeros_like(p) for p in parameters]
     squares = [torch.zeros_like(p) for p in parameters]
-    for state in (*zeros, *squares):
-        torch._dynamo.mark_static_address(state)  # CUDA graphs change only tensors that stay where they are
+    if parameters[0].is_cuda:
+        for state in (*zeros, *squares):
+            torch._dynamo.mark_static_address(state)  # CUDA graphs change only tensors that stay where they are
     if cell.optimiser == "sgd":
 
         def update(gradients, lr):
@@ -86,6 +86,7 @@ def one_graph(step: Step, device_type: str = "cpu"):
     At the end, NotCompiled if anything was compiled again, or was no longer compiled, which Dynamo does in silence.
     """
     torch.compiler.reset()  # else it gives up after 8 graphs of one function
+    counters = torch._dynamo.utils.counters  # loaded here: it costs every process a second, and few compile
     counters.clear()
     graph = torch.compile(step, fullgraph=True, dynamic=False, **compile_options(device_type))
     with torch._dynamo.config.patch(trace_autograd_ops=True), ExitStack() as after_first:

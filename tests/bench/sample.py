@@ -11,6 +11,8 @@ from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent from here; before ray is imported
 
+import ray
+
 import harness
 from grids import Cell, Grid
 from results import METRICS
@@ -60,7 +62,9 @@ def rows(results) -> list[dict]:
 
 
 def main(what: str, run: Callable[[list[Cell], range], list[dict]]) -> None:
-    """Read the command line, have `run` train the sample, write its rows and the time that took without imports.
+    """Read the command line, have `run` train the sample, write its rows and the time that took.
+
+    Imports and the start of Ray are left out of it: a whole study has them once, a sample would spread them over few runs.
 
     Each row: `cell` (its fields), `seed`, `test_accuracy`, `test_loss`, `wall_s` of the trial's own
     function, `threads` of torch in it.
@@ -72,6 +76,7 @@ def main(what: str, run: Callable[[list[Cell], range], list[dict]]) -> None:
     words.add_argument("--out", type=Path, required=True)
     given = words.parse_args()
     cells = sample(read(given.grid), given.cells)
+    ray.init("local", include_dashboard=False, log_to_driver=False)
     start = time.monotonic()
     rows = run(cells, range(given.seeds))
     wall_s = time.monotonic() - start

@@ -1,23 +1,35 @@
-"""Time and memory of whole commands on this machine: sweep, plan and report of a grid, and of hundreds of short trials.
+"""Whole commands: sweeps of normorder against Ray Tune programs, their memory, and what a sweep does beside training.
 
-$ make bench
-
-Each command runs in processes of its own, into a store in a temporary folder. Memory is the sum over the process tree
-of proportional set sizes (shared pages counted once), sampled every second; a figure for the record, not a test.
+Memory is the sum over the process tree of proportional set sizes (shared pages counted once), sampled every second.
 """
 
 import contextlib
-import os
-import platform
+import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
-DEFAULT = Path(__file__).parents[2] / "grids" / "default.toml"
+from results import Store
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+DEFAULT = ROOT / "grids" / "default.toml"
+# Trials of 10 s and more: the deepest networks of the default study, trained for longer.
+LONG = """
+[axes]
+dataset      = ["mnist1d"]
+architecture = ["mlp"]
+order        = ["weight-act", "weight-bn-act", "weight-act-bn"]
+activation   = ["relu", "elu", "tanh", "sigmoid"]
+depth        = [8]
+[recipe]
+epochs = {epochs}
+[seeds]
+count = 20
+"""
 SHORT = """
 [axes]
 dataset      = ["digits"]
@@ -29,7 +41,7 @@ depth        = [1]
 epochs = 1
 width  = 4
 [seeds]
-count = 100
+count = {seeds}
 """
 
 
@@ -44,10 +56,12 @@ def tree_bytes(process: psutil.Process) -> dict[int, int]:
     return sizes
 
 
-def run(*words: str) -> tuple[float, int, list[dict[int, int]]]:
-    """Wall seconds, peak bytes of the tree, and all samples of a command."""
+def run(*words: str, environment: dict[str, str]) -> tuple[float, list[dict[int, int]]]:
+    """Wall seconds of a python command, and samples of its memory by process."""
     start = time.monotonic()
-    process = psutil.Popen([sys.executable, "-m", "normorder", *words], stdout=subprocess.DEVNULL)
+    process = psutil.Popen(
+        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
     samples = []
     while process.poll() is None:
         samples.append(tree_bytes(process))
@@ -55,7 +69,12 @@ def run(*words: str) -> tuple[float, int, list[dict[int, int]]]:
             process.wait(timeout=1.0)
     if process.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
-    return time.monotonic() - start, max(sum(sample.values()) for sample in samples), samples
+    return time.monotonic() - start, samples
+
+
+def peak(samples: list[dict[int, int]]) -> int:
+    """Most bytes of the whole tree."""
+    return max(sum(sample.values()) for sample in samples)
 
 
 def growth(samples: list[dict[int, int]]) -> int:
@@ -64,24 +83,33 @@ def growth(samples: list[dict[int, int]]) -> int:
     return max((end[pid] - third[pid] for pid in third.keys() & end.keys()), default=0)
 
 
-def main() -> None:
-    grid = sys.argv[1] if len(sys.argv) > 1 else str(DEFAULT)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
-    with tempfile.TemporaryDirectory() as folder:
-        store, short = ["--store", f"{folder}/store"], Path(folder) / "short.toml"
-        short.write_text(SHORT)
-        os.chdir(folder)
-        wall, peak, _ = run("sweep", grid, *store)
-        print(f"sweep of {Path(grid).stem}: {wall:.0f} s, peak {peak / 2**30:.2f} GiB", flush=True)
-        for command in ("plan", "report"):
-            times = sorted(run(command, grid, *store)[0] for _ in range(5))
-            print(f"{command}: median {times[2]:.1f} s (n = 5, {times[0]:.1f} to {times[-1]:.1f})", flush=True)
-        wall, peak, samples = run("sweep", str(short), "--store", f"{folder}/short")
-        print(
-            f"600 trials of one run in reused workers: {wall:.0f} s, peak {peak / 2**30:.2f} GiB, "
-            f"most growth of a process from a third to nine tenths of it {growth(samples) / 2**20:.0f} MiB"
-        )
+def sweep(grid: Path, store: Path, environment: dict[str, str], *options: str) -> dict:
+    """A sweep into an empty store: wall seconds of the whole process, what its rows say, memory."""
+    words = ("-m", "normorder", "sweep", str(grid), "--store", str(store), *options)
+    wall, samples = run(*words, environment=environment)
+    rows = Store(store).read("runs").to_pandas()
+    trials = rows.groupby("trial").wall_s.sum()
+    return {
+        "wall_s": wall,
+        "runs": len(rows),
+        "trained_s": float(rows.wall_s.sum()),
+        "trials": len(trials),
+        "shortest_trial_s": float(trials.min()),
+        "engines": rows.engine.value_counts().to_dict(),
+        "seed_blocks": sorted(rows.seed_block.dropna().unique().tolist()),
+        "peak_bytes": peak(samples),
+        "growth_bytes": growth(samples),
+        "accuracy": rows.set_index(["order", "activation", "depth", "seed"]).test_accuracy.to_dict(),
+    }
 
 
-if __name__ == "__main__":
-    main()
+def baseline(program: str, grid: Path, cells: int, seeds: int, out: Path, environment: dict[str, str]) -> dict:
+    """A Ray Tune program on a sample of the grid: its own wall seconds, without its start, and its runs."""
+    words = (str(HERE / f"{program}.py"), str(grid), "--cells", str(cells), "--seeds", str(seeds), "--out", str(out))
+    run(*words, environment=environment)
+    return json.loads(out.read_text())
+
+
+def idle_share(found: dict, slots: int) -> float:
+    """Share of the wall time of all slots in which no trial trained or evaluated."""
+    return 1 - found["trained_s"] / (found["wall_s"] * slots)

@@ -15,7 +15,6 @@ os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "3600"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables whatever `verbose` says
 
 import plain
-import ray
 import sample
 import torch
 from ray import tune
@@ -36,7 +35,6 @@ def trainable(config, data):
 
 def run(cells, seeds):
     (name,) = {cell.dataset for cell in cells}
-    ray.init("local", include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         results = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, data=plain.parts(datasets.load(name))), {"cpu": 1}),

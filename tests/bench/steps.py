@@ -1,0 +1,123 @@
+"""Seconds of a training step: normorder against the plain loop, on one thread, and the sgemm of the machine.
+
+Each measurement is a process of its own, since the settings of an allocator hold for a whole process: normorder's are
+part of normorder. The processes take turns.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from statistics import median
+
+import plain
+import torch
+import variants
+
+from grids import Cell
+from harness import datasets
+from harness.engine import BLOCKS, choose, keep_memory
+from harness.pilot import measure
+from harness.stacking import stack
+from harness.step import make_step, one_graph
+from harness.training import batch_order, build, on_device
+
+COMMON = {"order": "weight-bn-act", "activation": "relu"}
+MLP = Cell(dataset="mnist1d", architecture="mlp", depth=8, width=64, batch=32, **COMMON)
+CNN = Cell(dataset="fashion_mnist", architecture="cnn", depth=3, width=16, batch=100, **COMMON)
+CELLS = {"mlp": MLP, "cnn": CNN}
+FLOPS = 6 * MLP.batch * (40 * 64 + 8 * 64 * 64 + 64 * 10)  # of a seed-step of MLP: two passes back for one forward
+ENGINES = {"mlp": ("plain", "eager", "compiled"), "cnn": ("plain", "eager")}  # convolutions are not compiled on a CPU
+
+
+def data_of(name: str) -> datasets.Data:
+    """mnist1d, or random numbers in the shape of 28×28 images: the time of a step does not depend on them."""
+    if name == "mlp":
+        return datasets.load("mnist1d")
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2200, 1, 28, 28, generator=rng).numpy(), (torch.arange(2200) % 10).numpy()
+    return datasets.prepare("images", datasets.Examples(x[:2000], y[:2000], x[2000:], y[2000:], 10))
+
+
+def steps_of(name: str, how: str, seconds: float) -> dict:
+    """Seconds of a seed-step, repeated for about `seconds`; of normorder with the S that its pilot chooses."""
+    torch.set_num_threads(1)
+    cell, data = CELLS[name], data_of(name)
+    if how == "plain":
+        found = {"step_s": [], "seeds": 1}
+        parts = plain.parts(data)
+        run = lambda: variants.seconds_per_step(cell, parts, 30)  # noqa: E731
+    else:
+        keep_memory()
+        seeds = choose(measure(cell, data, BLOCKS["cpu"])) if name == "mlp" else 1
+        found, run = _ours(cell, data, seeds, how)
+    run()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(found["step_s"]) < 3:
+        found["step_s"].append(run())
+    return found
+
+
+def _ours(cell, data, seeds, how):
+    tensors = on_device(data, "cpu")
+    model = stack(build(cell, data.shape, data.classes), list(range(seeds))).train()
+    batches = batch_order(range(seeds), 1, len(data.x_train), cell.batch)
+    step, lr = make_step(model, cell, tensors["x_train"], tensors["y_train"]), 0.01
+    found = {"step_s": [], "seeds": seeds}
+    if how == "compiled":
+        start = time.perf_counter()
+        graph = one_graph(step)
+        step, lr = graph.__enter__(), torch.tensor(0.01)
+        step(batches[0], lr)
+        found["compile_s"] = time.perf_counter() - start
+
+    def run():
+        start = time.perf_counter()
+        for i in range(10):
+            step(batches[i], lr)
+        return (time.perf_counter() - start) / 10 / seeds
+
+    return found, run
+
+
+def sgemm() -> dict:
+    """FLOP/s of one thread in products of 1024 × 1024, the best of several."""
+    torch.set_num_threads(1)
+    a = torch.randn(1024, 1024)
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return {"flops": 2 * 1024**3 / min(times)}
+
+
+def ask(*words: str, environment: dict[str, str]) -> dict:
+    """What this file prints in a process of its own."""
+    command = [sys.executable, __file__, *words]
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def compare(rounds: int, seconds: float, environment: dict[str, str]) -> dict[str, list[dict]]:
+    """By 'mlp plain', 'mlp eager', …, 'sgemm': a result a round, in turns. The first round compiles; it is not counted."""
+    found: dict[str, list[dict]] = {}
+    for turn in range(rounds + 1):
+        asked = {f"{name} {how}": (name, how, str(seconds)) for name in ENGINES for how in ENGINES[name]}
+        for what, words in {"sgemm": ("sgemm",), **asked}.items():
+            if turn or "compiled" in what:
+                found.setdefault(what, []).append(ask(*words, environment=environment))
+    return found
+
+
+def seed_step(found: list[dict]) -> list[float]:
+    """The median of each round."""
+    return [median(each["step_s"]) for each in found]
+
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:]
+    sys.stdout.write(json.dumps(sgemm() if name == "sgemm" else steps_of(name, rest[0], float(rest[1]))))
+    sys.stdout.flush()
+    import os
+
+    os._exit(0)  # a graph's context is never left
