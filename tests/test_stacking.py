@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles import optimiser
 
 import harness
 from grids import Cell
@@ -15,7 +16,6 @@ from harness.layers import Dropout
 from harness.stacking import solo, stack, stream
 from harness.step import make_step
 from harness.training import learning_rate
-from oracles import optimiser
 
 SEEDS = [5, 0, 11]
 CLASSES, BATCH = 3, 6

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles import optimiser as optimiser_of
 
 import harness
 from grids import Cell
@@ -18,7 +19,6 @@ from harness.initialisation import ACTIVATIONS
 from harness.stacking import solo, stack
 from harness.step import make_step
 from harness.training import batch_order, learning_rate, train
-from oracles import optimiser as optimiser_of
 
 ARCHITECTURES = harness.names("architectures")
 ORDERS = ["weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight", "act-weight-drop", "drop-weight-act-bn"]
