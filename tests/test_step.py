@@ -1,4 +1,4 @@
-"""One step as one compiled graph: it does what torch.nn twins do, its bits follow the rule, and where it fails it says so."""
+"""One step as one graph: it does what torch.nn twins do, its bits follow the rule, and where it fails it says so."""
 
 import numpy as np
 import pytest
@@ -159,39 +159,46 @@ def test_an_error_without_words_is_a_reason_too(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: wordless)
-    with pytest.raises(NotCompiled, match="^AssertionError"), one_graph(None) as step:
+    with pytest.raises(NotCompiled, match=r"^AssertionError"), one_graph(None) as step:
         step(None, None)
 
 
+def steps(*sizes, then=lambda: None):
+    """Takes steps on batches of these sizes, as one graph."""
+    with one_graph(adds) as step:
+        for size in sizes:
+            step(torch.zeros(size), torch.tensor(0.1))
+        then()
+
+
 def test_a_second_graph_is_an_error():
-    with pytest.raises(NotCompiled, match="2 graphs"), one_graph(adds) as step:
-        step(torch.zeros(3), torch.tensor(0.1))
+    def another():
         with torch.compiler.set_stance("default"):
             torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(3))
 
+    with pytest.raises(NotCompiled, match="2 graphs"):
+        steps(3, then=another)
 
-def test_the_stance_ends_with_the_context():
-    before = stance()
-    with one_graph(adds) as step:
-        step(torch.zeros(3), torch.tensor(0.1))
-        assert stance().skip_guard_eval_unsafe
+
+def test_a_batch_of_another_shape_is_an_error_not_a_wrong_number():
+    with pytest.raises(NotCompiled, match="RuntimeError: Recompilation"):
+        steps(3, 4)
+
+
+def test_the_stance_lasts_as_long_as_the_context():
+    before, inside = stance(), []
+    steps(3, then=lambda: inside.append(stance().skip_guard_eval_unsafe))
+    assert inside == [True]
     assert stance() == before
     later = torch.compile(lambda x: x * 2, backend="eager")
     assert later(torch.ones(3)).tolist() == [2, 2, 2]
     assert later(torch.ones(3, dtype=torch.int64)).dtype == torch.int64  # its guards are evaluated
 
 
-def test_a_batch_of_another_shape_is_an_error_not_a_wrong_number():
-    with pytest.raises(NotCompiled, match="RuntimeError: Recompilation"), one_graph(adds) as step:
-        step(torch.zeros(3), torch.tensor(0.1))
-        step(torch.zeros(4), torch.tensor(0.1))
-
-
 def test_an_exception_inside_ends_the_stance():
     before = stance()
-    with pytest.raises(ZeroDivisionError), one_graph(adds) as step:
-        step(torch.zeros(3), torch.tensor(0.1))
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        steps(3, then=lambda: 1 / 0)
     assert stance() == before
 
 
