@@ -87,10 +87,12 @@ def bytes_a_seed(cell: Cell, data: Data, device: str = "cpu") -> int:
     model = stack(build(cell, data.shape, data.classes), [0], device=device).train()
     examples = min(cell.batch, len(data.x_train))
     x = torch.from_numpy(data.x_train[:examples].copy()).to(device).movedim(0, 1)[None]  # (1, C, B, *space)
-    kept = {}
+    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:  # a product keeps its weights too, of which there is one
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

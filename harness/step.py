@@ -92,16 +92,17 @@ def one_graph(step: Step, device_type: str = "cpu"):
     with torch._dynamo.config.patch(trace_autograd_ops=True), ExitStack() as after_first:
 
         def call(index, lr):
-            if counters["stats"]["unique_graphs"]:
+            first = not counters["stats"]["unique_graphs"]
+            if not first:
                 torch.compiler.cudagraph_mark_step_begin()  # nothing of an earlier step is needed any more
-                loss, right, gradients = graph(index, lr)
-                return loss.clone(), right.clone(), gradients
             try:
-                result = graph(index, lr)
-            except Exception as error:  # whatever Dynamo, Inductor or the C++ compiler raises
-                raise NotCompiled(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
-            after_first.enter_context(torch.compiler.set_stance(skip_guard_eval_unsafe=True))
-            return result
+                loss, right, gradients = graph(index, lr)
+            except Exception as error:  # whatever Dynamo, Inductor or the C++ compiler raises, later of another shape
+                words = " ".join(filter(None, map(str.strip, str(error).splitlines()[:2])))  # the 2nd has the reason
+                raise NotCompiled(f"{type(error).__name__}: {words}") from error
+            if first:
+                after_first.enter_context(torch.compiler.set_stance(skip_guard_eval_unsafe=True))
+            return loss.clone(), right.clone(), gradients
 
         yield call
     graphs = counters["stats"]["unique_graphs"]

@@ -41,7 +41,7 @@ def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -
     amount, first = Counter(), {}
     for cell, count in Counter(run.cell for run in plan.missing).items():
         examples = data[cell.dataset]
-        if cell not in plan.made and not _one_seed(cell, examples, device_type):
+        if not (_made_here(cell, plan, device_type) or _one_seed(cell, examples, device_type)):
             key = shape(cell, examples)
             amount[key] += count * work(cell, examples)
             first.setdefault(key, cell)
@@ -72,7 +72,7 @@ def choose_how(
 
     def mode_of(cell: Cell) -> str:
         examples = data[cell.dataset]
-        if cell in plan.made:
+        if _made_here(cell, plan, device_type):
             return recall(plan.made[cell].engine)[1]
         if not can_compile(cell, convolves(cell.architecture), device_type):
             return EAGER
@@ -99,12 +99,22 @@ def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_ty
 
 
 def _recalled(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tuple, int]:
-    """By shape, the S that was chosen when finished runs of this plan were made on this type of device."""
+    """By shape, the S that was chosen when finished runs of this plan were made on this type of device.
+
+    Not from cells that must have one seed, by their activation, whose shape others share.
+    """
     return {
         shape(cell, data[cell.dataset]): made.seed_block
         for cell, made in plan.made.items()
-        if made.seed_block and recall(made.engine)[0] == device_type
+        if made.seed_block
+        and _made_here(cell, plan, device_type)
+        and not _one_seed(cell, data[cell.dataset], device_type)
     }
+
+
+def _made_here(cell: Cell, plan: Plan, device_type: str) -> bool:
+    """Whether finished runs of a cell were made on this type of device."""
+    return cell in plan.made and recall(plan.made[cell].engine)[0] == device_type
 
 
 def _one_seed(cell: Cell, data: Data, device_type: str) -> bool:

@@ -1,4 +1,4 @@
-"""Second implementations of the statistics and of a family of comparisons: scipy, statsmodels and plain loops.
+"""Second implementations of the statistics and of a family of comparisons: scipy, statsmodels and plain loops; optimisers.
 
 One comparison at a time: d is a sequence of differences, NaN a missing pair. Slow, and without the project's own formulas
 wherever a library has the test.
@@ -10,11 +10,19 @@ import math
 import statistics
 
 import numpy as np
+import torch
 from scipy import integrate, special, stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.weightstats import ttost_paired
 
 NAN, INF = math.nan, math.inf
+
+
+def optimiser(cell, parameters):
+    """What `cell` names, as a class of torch.optim: for torch.nn twins, which make_step does not train."""
+    if cell.optimiser == "sgd":
+        return torch.optim.SGD(parameters, cell.lr, cell.momentum, weight_decay=cell.weight_decay)
+    return torch.optim.Adam(parameters, cell.lr, weight_decay=cell.weight_decay)
 
 
 def present(d):

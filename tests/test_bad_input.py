@@ -180,6 +180,7 @@ def write_runs(store, order):
         "status": "done",
         "error": None,
         "parameters": 1,
+        "seed_block": 1,
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     Store(store).write({"runs": table("runs", columns)})

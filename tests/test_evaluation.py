@@ -12,7 +12,8 @@ from harness.engine import EVALUATION_BATCH
 from harness.evaluation import BINS, calibration_error, evaluate, reestimate, shared_batch
 from harness.layers import BatchNorm
 from harness.stacking import solo, stack
-from harness.training import make_optimiser, step_losses, train
+from harness.step import make_step
+from harness.training import train
 
 ARCHITECTURES = harness.names("architectures")
 SEEDS = [0, 7]
@@ -36,12 +37,9 @@ def examples(n, shape=(1, 8)):
 
 def one_epoch(cell, model, x, y, between=lambda: None):
     """Train by steps on the same batches for every seed; `between` is called after each step."""
-    optimiser = make_optimiser(cell, list(model.parameters()))
+    step = make_step(model, cell, x, y)
     for start in range(0, len(x) - cell.batch + 1, cell.batch):
-        part = slice(start, start + cell.batch)
-        optimiser.zero_grad()
-        step_losses(model, shared_batch(x[part], len(SEEDS)), y[part].expand(len(SEEDS), -1))[0].sum().backward()
-        optimiser.step()
+        step(torch.arange(start, start + cell.batch).expand(len(SEEDS), -1), cell.lr)
         between()
 
 

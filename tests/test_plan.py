@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import harness
 from grids import Cell, Grid, Run
 from harness.datasets import Examples, prepare
-from harness.engine import MOST_NUMBERS, MOST_SEEDS
+from harness.engine import COMPILED, UNMEASURED, How
 from harness.plan import PlanError, Trial, code_version, group, make_plan
 from results import METRICS, Made
 
@@ -39,7 +39,7 @@ def tiny(name, *shape, examples=100):
 
 
 DATA = {"digits": tiny("digits", 1, 8, 8)}
-VERSION = Made(code_version("mlp"), DATA["digits"].checksum, "cpu")
+VERSION = Made(code_version("mlp"), DATA["digits"].checksum, "cpu", 32)
 
 
 def read(folder, text=TEXT):
@@ -66,6 +66,11 @@ def finished(runs, version=VERSION):
     return {run.run_id: version for run in runs}
 
 
+def grouped(missing, slots=1, block=UNMEASURED, data=DATA, **modes):
+    """Trials of at most `block` seeds of each cell."""
+    return group(missing, data, slots, {run.cell: How(block, **modes) for run in missing})
+
+
 def runs_in(trials):
     return Counter(run for trial in trials for run in trial.runs)
 
@@ -87,43 +92,44 @@ def test_a_plan_holds_every_missing_run_in_exactly_one_trial(grid, data, slots):
     done = data.draw(st.sets(st.sampled_from(every)))
     plan = make_plan(grid, finished(done), (), DATA)
     assert plan.finished == len(done)
-    assert runs_in(group(plan.missing, DATA, slots)) == Counter(set(every) - done)
+    assert runs_in(grouped(plan.missing, slots)) == Counter(set(every) - done)
 
 
-@given(st.integers(1, 200), st.integers(1, 70), st.integers(1, 4000))
-def test_a_trial_never_has_more_seeds_than_its_bounds_allow(missing, slots, width):
-    trials = group(seeds_of(cell(width=width), missing), DATA, slots)
-    numbers = width * (64 + 2 * width)  # parameters of the blocks and of the stem, which sees 8×8 pixels
-    bound = max(1, min(MOST_SEEDS, MOST_NUMBERS // numbers))
-    assert max(len(trial.seeds) for trial in trials) <= bound
-
-
-@given(st.integers(1, 200), st.integers(1, 70))
-def test_seeds_are_spread_over_the_slots(missing, slots):
-    trials = group(seeds_of(cell(), missing), DATA, slots)
-    share = -(-missing // slots)
-    assert max(len(trial.seeds) for trial in trials) == min(share, MOST_SEEDS)
-    assert len(trials) == -(-missing // min(share, MOST_SEEDS))
+@given(st.integers(1, 200), st.integers(1, 70), st.integers(1, 600))
+def test_seeds_are_spread_over_the_slots_in_trials_of_almost_equal_size(missing, slots, block):
+    sizes = [len(trial.seeds) for trial in grouped(seeds_of(cell(), missing), slots, block)]
+    most = min(block, -(-missing // slots))
+    assert max(sizes) <= most
+    assert len(sizes) == -(-missing // most)
+    assert max(sizes) - min(sizes[:-1], default=max(sizes)) == 0  # only the last may be smaller
 
 
 def test_seeds_of_all_cells_count_when_slots_are_filled():
     runs = [*seeds_of(cell(), 8), *seeds_of(cell(depth=3), 8)]
-    assert [len(trial.seeds) for trial in group(runs, DATA, slots=2)] == [8, 8]
+    assert [len(trial.seeds) for trial in grouped(runs, slots=2)] == [8, 8]
 
 
-def test_a_convolution_is_trained_one_seed_a_trial():
-    trials = group(seeds_of(cell(architecture="cnn"), 10), DATA, slots=1)
-    assert [trial.seeds for trial in trials] == [(seed,) for seed in range(10)]
+def test_each_cell_has_a_block_and_a_mode_of_its_own():
+    runs = [*seeds_of(cell(depth=3), 4), *seeds_of(cell(), 4)]
+    hows = {cell(depth=3): How(4, COMPILED), cell(): How(2)}
+    trials = group(runs, DATA, 1, hows)
+    assert [(len(trial.seeds), trial.block, trial.mode) for trial in trials] == [
+        (4, 4, "compiled"), (2, 2, "eager"), (2, 2, "eager")
+    ]  # fmt: skip
 
 
-def test_an_activation_whose_bits_depend_on_the_block_is_trained_one_seed_a_trial():
-    uneven, even = cell(activation="sigmoid", width=33, batch=7), cell(activation="sigmoid", width=32, batch=7)
-    assert {len(trial.seeds) for trial in group(seeds_of(uneven, 10), DATA, slots=1)} == {1}
-    assert {len(trial.seeds) for trial in group(seeds_of(even, 10), DATA, slots=1)} == {10}
+def test_a_trial_remembers_the_block_that_was_chosen_not_the_seeds_it_has():
+    assert {trial.block for trial in grouped(seeds_of(cell(), 3), block=8)} == {8}
+
+
+def test_trials_that_share_a_graph_follow_one_another():
+    runs = [Run(cell(lr=lr, activation=f), 0) for lr in (0.1, 0.2, 0.3) for f in ("relu", "tanh")]
+    activations = [trial.cell.activation for trial in grouped(runs, mode=COMPILED)]
+    assert activations in (["relu"] * 3 + ["tanh"] * 3, ["tanh"] * 3 + ["relu"] * 3)
 
 
 def test_trials_keep_their_order(grid):
-    plans = [group(make_plan(grid, {}, (), DATA).missing, DATA, slots=3) for _ in range(2)]
+    plans = [grouped(make_plan(grid, {}, (), DATA).missing, slots=3) for _ in range(2)]
     assert plans[0] == plans[1]
 
 
@@ -141,11 +147,11 @@ def test_the_trial_with_more_work_comes_first(small, large):
     data = {**DATA, "fashion_mnist": tiny("fashion_mnist", 1, 8, 8, examples=1000)}
     runs = [Run(cell(**small), 0), Run(cell(**large), 0)]
     for missing in (runs, runs[::-1]):
-        assert [trial.cell for trial in group(missing, data, slots=1)] == [runs[1].cell, runs[0].cell]
+        assert [trial.cell for trial in grouped(missing, data=data)] == [runs[1].cell, runs[0].cell]
 
 
 def test_more_seeds_are_more_work():
-    trials = group([*seeds_of(cell(depth=3), 1), *seeds_of(cell(), 5)], DATA, slots=1)
+    trials = grouped([*seeds_of(cell(depth=3), 1), *seeds_of(cell(), 5)])
     assert [len(trial.seeds) for trial in trials] == [5, 1]
 
 

@@ -41,6 +41,7 @@ def columns(*seeds, **changes):
         "wall_s": 0.1,
         "parameters": 5000,
         "engine": "cpu",
+        "seed_block": 32,
         "code": "code",
         "data": "data",
         "commit": "",
@@ -223,7 +224,7 @@ def test_curves_of_an_attempt_that_is_not_accepted_do_not_count(tmp_path):
 def test_done_and_diverged_are_finished_and_failed_is_not(tmp_path):
     store = Store(tmp_path)
     store.write({"runs": runs(0, 1, 2, status=["done", "diverged", "failed"], code="v", data="d")})
-    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu"))
+    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu", 32))
     assert store.failed() == set(run_ids(2))
 
 
@@ -289,7 +290,7 @@ def test_a_run_by_newer_code_is_read_in_place_of_the_old(tmp_path):
     store.write({"runs": runs(0, trial="aa", code="old")})
     store.write({"runs": runs(0, trial="bb", code="new", started_at=START + timedelta(hours=1))})
     assert store.read("runs")["code"].to_pylist() == ["new"]
-    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu")}
+    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu", 32)}
 
 
 def test_a_column_that_a_file_is_too_old_to_have_reads_as_its_default(tmp_path):
@@ -408,9 +409,12 @@ def test_deleting_a_file_makes_exactly_its_runs_missing(tmp_path):
 def test_who_made_a_run_is_one_object_for_many_runs(tmp_path):
     store = Store(tmp_path)
     store.write({"runs": runs(0, 1, 2, trial="aa")})
-    store.write({"runs": runs(3, 4, trial="bb", engine=None, code="other")})
+    store.write({"runs": runs(3, 4, trial="bb", engine=None, seed_block=None, code="other")})
     finished = store.finished()
-    assert [finished[run_id] for run_id in run_ids(2, 3)] == [Made("code", "data", "cpu"), Made("other", "data", None)]
+    assert [finished[run_id] for run_id in run_ids(2, 3)] == [
+        Made("code", "data", "cpu", 32),
+        Made("other", "data", None, None),
+    ]
     assert len({id(made) for made in finished.values()}) == 2
 
 
@@ -424,7 +428,7 @@ def test_a_run_without_versions_that_several_rows_have_is_finished_once(tmp_path
     store = Store(tmp_path)
     for trial in ("bb", "aa"):
         store.write({"runs": runs(0, trial=trial, engine=trial, code=None)})
-    assert store.finished() == {run_ids(0)[0]: Made(None, "data", "aa")}
+    assert store.finished() == {run_ids(0)[0]: Made(None, "data", "aa", 32)}
 
 
 def test_of_a_conflict_inside_one_trial_each_row_of_curves_and_examples_counts_once(tmp_path):

@@ -14,6 +14,7 @@ from grids import Grid
 from harness import datasets, sweep
 from harness.plan import group, make_plan
 from harness.trial import check_trainable
+from harness.tuning import choose_how
 from reports import page
 from results import METRICS, Store
 
@@ -46,8 +47,10 @@ def read_grid(path: Path, **changes: str) -> Grid:
 
 def run(grid: Grid, store: Store, data, slots: int, **how) -> dict[str, int]:
     """Plan and train; the runs by status."""
-    missing = make_plan(grid, store.finished(), store.failed(), data, **how).missing
-    return sweep.run_trials(group(missing, data, slots), data, store, PROVENANCE)
+    plan = make_plan(grid, store.finished(), store.failed(), data, **how)
+    return sweep.run_trials(
+        group(plan.missing, data, slots, choose_how(plan, data, {}, slots)), data, store, PROVENANCE
+    )
 
 
 @pytest.fixture(scope="module")

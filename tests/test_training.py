@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles import optimiser as optimiser_of
 
 import harness
 from grids import Cell
@@ -16,7 +17,8 @@ from harness.architectures import build
 from harness.engine import batch_sizes, bits_need_one_seed
 from harness.initialisation import ACTIVATIONS
 from harness.stacking import solo, stack
-from harness.training import batch_order, learning_rate, make_optimiser, step_losses, train
+from harness.step import make_step
+from harness.training import batch_order, learning_rate, train
 
 ARCHITECTURES = harness.names("architectures")
 ORDERS = ["weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight", "act-weight-drop", "drop-weight-act-bn"]
@@ -166,18 +168,16 @@ def test_training_neither_reads_nor_moves_global_random_state(blobs):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nan_in_one_seed_leaves_the_bits_of_the_others_alone(architecture, order):
     cell = make(architecture=architecture, order=order)
-    x, y = torch.randn(3, 2, 10, 8, 8), torch.randint(3, (3, 10))
+    x, y, index = torch.randn(30, 2, 8, 8), torch.randint(3, (30,)), torch.arange(30).view(3, 10)
 
     def parameters(plant):
         model = stack(build(cell, (2, 8, 8), 3), [0, 1, 2])
         if plant:
             for parameter in model.parameters():
                 parameter.data[1] = torch.nan
-        optimiser = make_optimiser(cell, list(model.parameters()))
+        step = make_step(model, cell, x, y)
         for _ in range(3):
-            optimiser.zero_grad()
-            step_losses(model, x, y)[0].sum().backward()
-            optimiser.step()
+            step(index, cell.lr)
         return model.state_dict()
 
     healthy, planted = parameters(plant=False), parameters(plant=True)
@@ -268,11 +268,9 @@ def test_a_training_is_what_a_plain_loop_of_torch_does(architecture, optimiser, 
     cell, data = make(architecture=architecture, order="weight-act-bn", **fields), blobs((1, 8))
     training = train(cell, [4, 9], data)
     rows = {(row["epoch"], row["split"]): row for row in training.curves}
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    extra = {"momentum": 0.9} if optimiser == "sgd" else {}
     for s, seed in enumerate(training.seeds):
         model = solo(stack(build(cell, data.shape, data.classes), [seed]), 0)
-        plain = kinds[optimiser](model.parameters(), 0.02, weight_decay=0.01, **extra)
+        plain = optimiser_of(cell, model.parameters())
         schedule = torch.optim.lr_scheduler.OneCycleLR(plain, 0.02, total_steps=18, cycle_momentum=False)
         x, y, x_val, y_val = map(torch.from_numpy, (data.x_train, data.y_train, data.x_val, data.y_val))
         steps = itertools.count(1)

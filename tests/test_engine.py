@@ -1,0 +1,192 @@
+"""How a trial is computed: the rules that choose, the words that rows keep, and what the process is told at its start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from grids import Cell
+from harness import engine
+from harness.engine import (
+    COMPILED,
+    EAGER,
+    Pilot,
+    batch_sizes,
+    block_size,
+    can_compile,
+    choose,
+    compile_options,
+    describe,
+    graph,
+    keep_memory,
+    marker,
+    pays,
+    recall,
+    shape,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def make(**fields):
+    defaults = {"dataset": "x", "architecture": "mlp", "order": "weight-act", "activation": "relu", "depth": 2}
+    return Cell(**{**defaults, "width": 16, "batch": 10, "lr": 0.05, **fields})
+
+
+# S
+
+
+def test_the_fastest_s_is_chosen_and_of_those_that_are_almost_as_fast_the_largest():
+    assert choose(Pilot({8: 1.0, 16: 0.8, 32: 0.9}, 0.1, 99)) == 16
+    assert choose(Pilot({8: 1.0, 16: 0.8, 32: 0.839}, 0.1, 99)) == 32
+    assert choose(Pilot({8: 0.8, 16: 0.9, 32: 1.0}, 0.1, 99)) == 8
+
+
+def test_where_no_s_fits_the_memory_it_is_one():
+    assert choose(Pilot({}, 0.0, 0)) == 1
+
+
+@given(st.integers(1, 600), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 70))
+def test_the_trials_of_a_cell_hold_all_its_seeds_in_almost_equal_parts(block, missing, of_cell, slots):
+    assume(of_cell <= missing)
+    size = block_size(block, missing, of_cell, slots)
+    parts = [min(size, of_cell - start) for start in range(0, of_cell, size)]
+    assert sum(parts) == of_cell
+    assert max(parts) <= min(block, -(-missing // slots))  # all slots have work where there is enough
+    fewest = -(-of_cell // max(1, min(block, -(-missing // slots))))
+    assert len(parts) <= fewest  # no more trials than that needs
+    assert size - parts[-1] < fewest  # the last lacks less than one seed of each other
+
+
+# What is shared
+
+
+def test_cells_that_are_computed_in_the_same_number_of_steps_share_a_shape(blobs):
+    data = blobs()
+    base = shape(make(), data)
+    same = ({"lr": 0.1}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"epochs": 9}, {"optimiser": "adam"})
+    assert all(shape(make(**change), data) == base for change in same)
+    other = ({"depth": 3}, {"width": 17}, {"batch": 11}, {"activation": "maxout"}, {"architecture": "cnn"})
+    assert all(shape(make(**change), data) != base for change in other)
+    assert shape(make(), blobs((7,))) != base
+    assert shape(make(), blobs(classes=4)) != base
+
+
+def test_cells_that_differ_in_rate_and_length_share_a_graph(blobs):
+    data = blobs()
+    base = graph(make(), data, 8)
+    same = ({"lr": 0.1}, {"schedule": "constant"}, {"epochs": 9})
+    assert all(graph(make(**change), data, 8) == base for change in same)
+    changes = ({"depth": 3}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"optimiser": "adam"})
+    changes += ({"momentum": 0.5}, {"weight_decay": 0.1}, {"batch": 11}, {"width": 17})
+    assert all(graph(make(**change), data, 8) != base for change in changes)
+    assert graph(make(), data, 7) != base
+    assert graph(make(), blobs(train=110), 8) != base  # examples are an input of fixed size
+
+
+def test_an_equal_graph_has_one_marker_and_other_code_another(blobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    data = blobs()
+    base = marker(make(), data, 8, "code")
+    assert base == marker(make(lr=0.1), blobs(), 8, "code")
+    assert base.parent == tmp_path / "graphs"
+    assert len({base, marker(make(), data, 8, "other"), marker(make(depth=3), data, 8, "code")}) == 3
+    monkeypatch.setattr(engine, "version", lambda package: "9.9")
+    assert marker(make(), data, 8, "code") != base  # of another torch
+
+
+def test_batch_sizes_are_those_of_steps_and_evaluations(blobs):
+    data = blobs(train=1200, test=60)
+    train, val = len(data.x_train), len(data.x_val)
+    assert set(batch_sizes(7, data)) == {7, 1000, train - 1000, val, 60}
+
+
+# Eager or compiled
+
+
+@pytest.mark.parametrize(
+    ("order", "convolves", "device_type", "expected"),
+    [
+        ("weight-bn-act", False, "cpu", True),
+        ("weight-drop-act", False, "cpu", False),
+        ("drop-weight-act", False, "cuda", False),
+        ("weight-bn-act", True, "cpu", False),
+        ("weight-bn-act", True, "cuda", True),
+    ],
+)
+def test_what_can_be_compiled(order, convolves, device_type, expected):
+    assert can_compile(make(order=order), convolves, device_type) == expected
+
+
+def test_a_graph_pays_where_it_saves_more_than_it_costs():
+    pilot = Pilot({8: 1.2e-3}, 0.2e-3, 99)  # 1 ms a seed and step that a graph can shorten
+    costs = engine.PAYS * engine.COMPILE_S / (1e-3 * engine.SAVED)  # seed-steps
+    assert not pays(round(costs * 0.99), pilot, 8, cached=False)
+    assert pays(round(costs * 1.01), pilot, 8, cached=False)
+    cheaper = costs * engine.LOAD_S / engine.COMPILE_S
+    assert pays(round(cheaper * 1.01), pilot, 8, cached=True)
+    assert not pays(round(cheaper * 0.99), pilot, 8, cached=True)
+
+
+def test_a_graph_never_pays_where_all_time_is_matrix_products():
+    assert not pays(10**9, Pilot({8: 1e-3}, 1e-3, 99), 8, cached=True)
+
+
+def test_gpus_replay_whole_steps():
+    assert compile_options("cpu") == {}
+    assert compile_options("cuda") == {"mode": "reduce-overhead"}
+
+
+# Words
+
+
+@given(
+    st.sampled_from(["cpu", "cuda", "mps"]),
+    st.sampled_from(["AVX512", "AVX2", "DEFAULT"]),
+    st.sampled_from([EAGER, COMPILED]),
+    st.sampled_from([None, 1, 8]),
+)
+def test_an_engine_is_recalled_as_it_was_described(device_type, capability, mode, seeds):
+    words = describe(device_type, capability, "2.13.0", mode, seeds)
+    assert recall(words) == (device_type, mode)
+    assert words.endswith(f", S={seeds}") == (seeds is not None)
+
+
+def test_an_engine_in_words():
+    assert describe("cpu", "AVX512", "2.13.0", COMPILED, None) == "cpu, AVX512, torch 2.13.0, compiled"
+    assert describe("cpu", "AVX512", "2.13.0", EAGER, 1) == "cpu, AVX512, torch 2.13.0, eager, S=1"
+
+
+@pytest.mark.parametrize("engine", ["cpu, AVX512, torch 2.13.0", "cpu, AVX512, torch 2.13.0, S=1", "cpu", ""])
+def test_an_engine_of_before_there_were_graphs_is_eager(engine):
+    assert recall(engine) == (engine.split(", ")[0], EAGER)
+
+
+# The process
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+def test_the_c_library_is_told_to_keep_memory():
+    assert keep_memory() is True
+
+
+def test_a_process_that_trains_has_its_settings_before_torch_starts():
+    names = ("MKL_CBWR", "TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS")
+    code = f"import os, sys, harness.engine; print('torch' in sys.modules, *map(os.environ.get, {names}), sep='\\n')"
+
+    def settings(**environment):
+        clean = {name: value for name, value in os.environ.items() if name not in names}
+        command = [sys.executable, "-c", code]
+        answer = subprocess.run(
+            command, env={**clean, **environment}, cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return answer.stdout.split("\n")[:4]
+
+    torch, products, folder, threads = settings()
+    assert (torch, products, Path(folder).name, threads) == ("False", "AUTO,STRICT", "compiled", "1")
+    given = settings(TORCHINDUCTOR_CACHE_DIR="/elsewhere", TORCHINDUCTOR_COMPILE_THREADS="3", MKL_CBWR="AVX2")
+    assert given == ["False", "AUTO,STRICT", "/elsewhere", "3"]  # bits are no matter of taste
