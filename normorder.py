@@ -147,10 +147,11 @@ def sweep(
     with naming(grid_path):
         check_trainable({run.cell for run in plan.missing}, data)
     with ray_side.cluster(address) as slots:
-        pilots = ray_side.measure_all(to_measure(plan, data), data, slots)
+        shared = ray_side.share(data)
+        pilots = ray_side.measure_all(to_measure(plan, data), shared, slots)
         trials = group(plan.missing, data, slots, choose_how(plan, data, pilots, slots, mode))
         tell(study, trials, slots)
-        counts = ray_side.run_trials(trials, data, where, provenance())
+        counts = ray_side.run_trials(trials, data, shared, where, provenance())
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"

@@ -29,9 +29,10 @@ UNMEASURED = 32  # S where too little is to be done to measure it
 WORTH_MEASURING = 4e10  # multiplications of a shape, from which on S is measured: some seconds against one of a pilot
 MOST_NUMBERS = 20_000_000  # parameters over all these seeds: 80 MB, held about five times
 MEMORY_SHARE = 0.5  # of the free memory, for all trials that run at once
-# Measured on one core of an AVX512 x86 with torch 2.13: a graph takes 5 to 12 s to compile, 0.2 to 3 s to load from
-# disk, and saves a third to more than half of what is not matrix products. Below PAYS times its cost it is not worth it.
-COMPILE_S, LOAD_S = 10.0, 1.0
+# Measured on one core of an AVX512 x86 with torch 2.13: a graph takes 5 to 12 s to compile and 0.2 to 0.7 s to load from
+# disk (a worker's first 24 and 4 s), and saves a third to more than half of what is not matrix products. It is worth it
+# from PAYS times its cost on.
+COMPILE_S, LOAD_S = 10.0, 0.7
 SAVED = 0.45
 PAYS = 1.5
 # Kernels that compute the last numbers of a tensor another way than those before: unless each seed's part is a multiple

@@ -66,12 +66,20 @@ def cluster(address: str | None = None):
             ray.shutdown()
 
 
+def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
+    """Put each data set into the object store of the cluster that `cluster` gave, once for all that train on it."""
+    return {name: ray.put(each) for name, each in data.items()}
+
+
 def run_trials(
-    trials: list[Trial], data: Mapping[str, Data], store: Store, provenance: Mapping[str, str]
+    trials: list[Trial],
+    data: Mapping[str, Data],
+    shared: Mapping[str, ray.ObjectRef],
+    store: Store,
+    provenance: Mapping[str, str],
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status."""
-    shared = {name: ray.put(each) for name, each in data.items()}
-    how = {"data": shared, "store": str(store.path), "provenance": dict(provenance)}
+    how = {"data": dict(shared), "store": str(store.path), "provenance": dict(provenance)}
     with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
         for first in range(0, len(trials), TRIALS_A_FIT):
             part = trials[first : first + TRIALS_A_FIT]
@@ -84,11 +92,9 @@ def _work(trials: list[Trial], data: Mapping[str, Data]) -> list[float]:
 
 
 def measure_all(
-    shapes: Mapping[tuple, tuple[Cell, list[int]]], data: Mapping[str, Data], slots: int
+    shapes: Mapping[tuple, tuple[Cell, list[int]]], shared: Mapping[str, ray.ObjectRef], slots: int
 ) -> dict[tuple, Pilot]:
     """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be."""
-    shared = {cell.dataset: None for cell, _ in shapes.values()}
-    shared = {name: ray.put(data[name]) for name in shared}
     task = ray.remote(num_cpus=1, max_retries=1)(_measure)
     asked = [task.remote(cell, shared[cell.dataset], blocks, slots) for cell, blocks in shapes.values()]
     return dict(zip(shapes, ray.get(asked), strict=True))

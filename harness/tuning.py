@@ -35,18 +35,19 @@ from harness.plan import Plan, code_version, seeds_in_engine, work
 def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -> dict[tuple, tuple[Cell, list[int]]]:
     """By shape, a cell to measure and the S to try: of shapes with enough to do, and with more than one S to choose from.
 
-    An S that the store recalls is measured alone, for the choice between eager and compiled steps of new cells.
+    Of the cells of a shape, one with the most layers in a block is measured: what is not products is a graph's gain. An S
+    that the store recalls is measured alone, for the choice between eager and compiled steps of new cells.
     """
     recalled = _recalled(plan, data, device_type)
-    amount, first = Counter(), {}
+    amount, longest = Counter(), {}
     for cell, count in Counter(run.cell for run in plan.missing).items():
         examples = data[cell.dataset]
         if not (_made_here(cell, plan, device_type) or _one_seed(cell, examples, device_type)):
             key = shape(cell, examples)
             amount[key] += count * work(cell, examples)
-            first.setdefault(key, cell)
+            longest[key] = max(longest.get(key, cell), cell, key=lambda each: each.order.count("-"))
     return {
-        key: (first[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
+        key: (longest[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
         for key, multiplications in amount.items()
         if multiplications >= WORTH_MEASURING
     }

@@ -48,9 +48,8 @@ def read_grid(path: Path, **changes: str) -> Grid:
 def run(grid: Grid, store: Store, data, slots: int, **how) -> dict[str, int]:
     """Plan and train; the runs by status."""
     plan = make_plan(grid, store.finished(), store.failed(), data, **how)
-    return sweep.run_trials(
-        group(plan.missing, data, slots, choose_how(plan, data, {}, slots)), data, store, PROVENANCE
-    )
+    trials = group(plan.missing, data, slots, choose_how(plan, data, {}, slots))
+    return sweep.run_trials(trials, data, sweep.share(data), store, PROVENANCE)
 
 
 @pytest.fixture(scope="module")
