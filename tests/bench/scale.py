@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,8 +25,10 @@ SIZES = (10_000, 100_000, 1_000_000)
 REPETITIONS = {"plan of small files": 1, "compact": 1, "plan": 5, "validate": 3}  # in this order
 
 
-def measure(sizes: Sequence[int] = SIZES, folder: str | Path | None = None) -> list[dict]:
-    """Generate, or find in `folder`, a store of each size; time the commands on it.
+def measure(
+    sizes: Sequence[int] = SIZES, folder: str | Path | None = None, times: Mapping[str, int] | None = None
+) -> list[dict]:
+    """Generate, or find in `folder`, a store of each size; time the commands on it. times: other than REPETITIONS.
 
     A dict for each command and size: what, size, seconds (a list), peak_bytes.
     """
@@ -39,8 +41,8 @@ def measure(sizes: Sequence[int] = SIZES, folder: str | Path | None = None) -> l
             copy = kept.with_name(f"{size}-compacted")
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(kept, copy, copy_function=os.link)  # files of a store never change
-            for what, times in REPETITIONS.items():
-                timed = [_timed(what.split()[0], copy) for _ in range(times)]
+            for what, often in {**REPETITIONS, **(times or {})}.items():
+                timed = [_timed(what.split()[0], copy) for _ in range(often)]
                 seconds, peaks = (list(each) for each in zip(*timed, strict=True))
                 results.append({"what": what, "size": size, "seconds": seconds, "peak_bytes": max(peaks)})
             shutil.rmtree(copy)
