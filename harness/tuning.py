@@ -35,9 +35,9 @@ from harness.plan import Plan, code_version, seeds_in_engine, work
 def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -> dict[tuple, tuple[Cell, list[int]]]:
     """By shape, a cell to measure and the S to try: of shapes with enough to do, and with more than one S to choose from.
 
-    An S that the store recalls is measured alone, for the choice between eager and compiled steps of new cells.
+    An S that the store recalls is measured alone, where it does not recall as well whether steps are compiled.
     """
-    recalled = _recalled(plan, data, device_type)
+    recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
     amount, first = Counter(), {}
     for cell, count in Counter(run.cell for run in plan.missing).items():
         examples = data[cell.dataset]
@@ -48,7 +48,7 @@ def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -
     return {
         key: (first[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
         for key, multiplications in amount.items()
-        if multiplications >= WORTH_MEASURING
+        if multiplications >= WORTH_MEASURING and key not in modes
     }
 
 
@@ -60,9 +60,9 @@ def choose_how(
     mode: str | None = None,
     device_type: str = "cpu",
 ) -> dict[Cell, How]:
-    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of the reckoning."""
+    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of any other choice."""
     count = Counter(run.cell for run in plan.missing)
-    recalled = _recalled(plan, data, device_type)
+    recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
     block, size, steps = {}, {}, Counter()
     for cell, seeds in count.items():
         examples = data[cell.dataset]
@@ -76,9 +76,11 @@ def choose_how(
             return recall(plan.made[cell].engine)[1]
         if not can_compile(cell, convolves(cell.architecture), device_type):
             return EAGER
+        if known := mode or modes.get(shape(cell, examples)):
+            return known
         pilot = pilots.get(shape(cell, examples))
-        if mode is not None or pilot is None or block[cell] not in pilot.seconds:
-            return mode or EAGER
+        if pilot is None or block[cell] not in pilot.seconds:
+            return EAGER
         cached = marker(cell, examples, size[cell], code_version(cell.architecture)).exists()
         return COMPILED if pays(steps[graph(cell, examples, size[cell])], pilot, block[cell], cached) else EAGER
 
@@ -109,6 +111,15 @@ def _recalled(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tu
         if made.seed_block
         and _made_here(cell, plan, device_type)
         and not _one_seed(cell, data[cell.dataset], device_type)
+    }
+
+
+def _modes(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tuple, str]:
+    """By shape, the mode of finished runs that could have had either: a cell that was lost altogether looks new."""
+    return {
+        shape(cell, data[cell.dataset]): recall(made.engine)[1]
+        for cell, made in plan.made.items()
+        if _made_here(cell, plan, device_type) and can_compile(cell, convolves(cell.architecture), device_type)
     }
 
 
