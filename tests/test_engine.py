@@ -180,8 +180,7 @@ def test_memory_that_a_step_frees_is_kept_for_the_next():
         code = f"{steps}; before = {count}; all(np.ones(10**7, 'f4').size for _ in range(50)); print({count} - before)"
         return int(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout)
 
-    kept, given_back = faults("keep_memory()"), faults("None")
-    assert kept < given_back / 5
+    assert faults("keep_memory()") < 50 < faults("None")  # how many more, the sizes of pages decide
 
 
 def test_a_process_that_trains_has_its_settings_before_torch_starts():
