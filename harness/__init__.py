@@ -1,6 +1,7 @@
 """How a trial runs. This file names what the folders hold, without importing torch, which costs seconds."""
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def choices() -> dict[str, Any]:
     }
 
 
+@cache
 def _states(architecture: str, fact: str) -> bool | None:
     """The literal that an architecture's file assigns to `fact`, read without running the file; None if it does not."""
     tree = ast.parse((HERE / "architectures" / f"{architecture}.py").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ No torch here: what is measured on a device (`pilot`) comes in as numbers.
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -125,10 +125,13 @@ def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
     return "drop" not in cell.order.split("-") and not (convolves and device_type == "cpu")
 
 
-def pays(seed_steps: int, pilot: Pilot, block: int, cached: bool) -> bool:
-    """Whether a graph saves more, over all the steps of all the seeds that use it, than it costs."""
+def pays(seed_steps: int, pilot: Pilot, block: int, graphs: Iterable[bool]) -> bool:
+    """Whether graphs save more, over all the steps of all the seeds that use them, than they cost.
+
+    graphs: of each graph, whether it lies on this machine's disk.
+    """
     saved = seed_steps * (pilot.seconds[block] - pilot.product_s) * SAVED
-    return saved > PAYS * (LOAD_S if cached else COMPILE_S)
+    return saved > PAYS * sum(LOAD_S if cached else COMPILE_S for cached in graphs)
 
 
 def marker(cell: Cell, data: Data, seeds: int, code: str) -> Path:

@@ -72,7 +72,8 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
             not_compiled, trial = str(error), replace(trial, mode=EAGER)
             training = train(trial.cell, trial.seeds, data, device, EAGER)
     except Exception:
-        return Outcome(failed_tables(trial, data, provenance, traceback.format_exc(), started_at), not_compiled)
+        tables = failed_tables(trial, data, provenance, traceback.format_exc(), started_at, device)
+        return Outcome(tables, not_compiled)
     if trial.mode == COMPILED:
         compiled = marker(trial.cell, data, len(trial.seeds), code_version(trial.cell.architecture))
         compiled.parent.mkdir(parents=True, exist_ok=True)

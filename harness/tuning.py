@@ -4,7 +4,7 @@ A choice is made once for each architecture, shape and type of device; it is wri
 and later sweeps read it back, so that a repaired study equals an undisturbed one.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from math import prod
 
@@ -36,9 +36,9 @@ def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -
     """By shape, a cell to measure and the S to try: of shapes with enough to do, and with more than one S to choose from.
 
     Of the cells of a shape, one with the most layers in a block is measured: what is not products is a graph's gain. An S
-    that the store recalls is measured alone, for the choice between eager and compiled steps of new cells.
+    that the store recalls is measured alone, where it does not recall as well whether steps are compiled.
     """
-    recalled = _recalled(plan, data, device_type)
+    recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
     amount, longest = Counter(), {}
     for cell, count in Counter(run.cell for run in plan.missing).items():
         examples = data[cell.dataset]
@@ -49,7 +49,7 @@ def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -
     return {
         key: (longest[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
         for key, multiplications in amount.items()
-        if multiplications >= WORTH_MEASURING
+        if multiplications >= WORTH_MEASURING and key not in modes
     }
 
 
@@ -61,27 +61,31 @@ def choose_how(
     mode: str | None = None,
     device_type: str = "cpu",
 ) -> dict[Cell, How]:
-    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of the reckoning."""
+    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of any other choice."""
     count = Counter(run.cell for run in plan.missing)
-    recalled = _recalled(plan, data, device_type)
-    block, size, steps = {}, {}, Counter()
+    recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
+    block = {cell: _block(cell, data[cell.dataset], recalled, pilots, device_type) for cell in count}
+    steps, graphs = Counter(), defaultdict(dict)  # by shape: seed-steps, and whether each graph lies on the disk
     for cell, seeds in count.items():
         examples = data[cell.dataset]
-        block[cell] = _block(cell, examples, recalled, pilots, device_type)
-        size[cell] = block_size(block[cell], len(plan.missing), seeds, slots)
-        steps[graph(cell, examples, size[cell])] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
+        if can_compile(cell, convolves(cell.architecture), device_type):
+            key, size = shape(cell, examples), block_size(block[cell], len(plan.missing), seeds, slots)
+            steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
+            cached = marker(cell, examples, size, code_version(cell.architecture)).exists()
+            graphs[key][graph(cell, examples, size)] = cached
 
     def mode_of(cell: Cell) -> str:
-        examples = data[cell.dataset]
         if _made_here(cell, plan, device_type):
             return recall(plan.made[cell].engine)[1]
         if not can_compile(cell, convolves(cell.architecture), device_type):
             return EAGER
-        pilot = pilots.get(shape(cell, examples))
-        if mode is not None or pilot is None or block[cell] not in pilot.seconds:
-            return mode or EAGER
-        cached = marker(cell, examples, size[cell], code_version(cell.architecture)).exists()
-        return COMPILED if pays(steps[graph(cell, examples, size[cell])], pilot, block[cell], cached) else EAGER
+        key = shape(cell, data[cell.dataset])
+        if known := mode or modes.get(key):
+            return known
+        pilot = pilots.get(key)
+        if pilot is None or block[cell] not in pilot.seconds:
+            return EAGER
+        return COMPILED if pays(steps[key], pilot, block[cell], graphs[key].values()) else EAGER
 
     return {cell: How(block[cell], mode_of(cell)) for cell in count}
 
@@ -110,6 +114,15 @@ def _recalled(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tu
         if made.seed_block
         and _made_here(cell, plan, device_type)
         and not _one_seed(cell, data[cell.dataset], device_type)
+    }
+
+
+def _modes(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tuple, str]:
+    """By shape, the mode of finished runs that could have had either: a cell that was lost altogether looks new."""
+    return {
+        shape(cell, data[cell.dataset]): recall(made.engine)[1]
+        for cell, made in plan.made.items()
+        if _made_here(cell, plan, device_type) and can_compile(cell, convolves(cell.architecture), device_type)
     }
 
 

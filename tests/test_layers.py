@@ -1,4 +1,4 @@
-"""Each layer against its formula, written with numpy."""
+"""Each layer against its formula, written with numpy; gradients against autograd; how images lie in memory."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import torch
 from scipy.special import erf, expit
 
 from grids import Cell
+from harness.architectures import build
 from harness.initialisation import ACTIVATIONS, parse
-from harness.layers import MAKE_ACTIVATION, BatchNorm, Dropout, Weight, block, fold, unfold
-from harness.stacking import stack
+from harness.layers import MAKE_ACTIVATION, BatchNorm, Dropout, Maxout, Weight, block, fold, unfold
+from harness.stacking import solo, stack
 
 # Each activation as a function of x and its parameter a.
 FORMULAS = {
@@ -117,3 +118,72 @@ def test_dropout_draws_new_masks_at_every_step_and_others_for_every_seed():
 def test_dropout_is_off_in_evaluation():
     x = examples(2, 3, 4)
     assert torch.equal(stack(Dropout(0.5), [0, 1]).eval()(x), x)
+
+
+# Maxout's gradient
+
+
+def gradients(function, x):
+    x = x.clone().requires_grad_()
+    y = function(x)
+    (y * torch.arange(y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
+    return x.grad
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 4, 5, 6), (2, 4, 5, 3, 3)], ids=str)
+def test_the_gradient_of_maxout_is_that_of_autograd(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(gradients(Maxout(), x), gradients(lambda x: torch.maximum(*x.chunk(2, 1)), x))
+
+
+def test_the_gradient_of_maxout_is_its_slope():
+    x = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Maxout(), x)
+
+
+def test_where_both_maps_of_maxout_are_equal_the_first_has_the_gradient():
+    x = torch.tensor([[[1.0, 2.0], [1.0, 3.0]]])  # (1, 2·1, 2): a tie, then the second
+    x.requires_grad_()
+    Maxout()(x).sum().backward()
+    assert x.grad.tolist() == [[[1.0, 0.0], [0.0, 1.0]]]
+
+
+# Images
+
+
+def images(channels, seeds, order="weight-bn-act", dtype=torch.float64):
+    """A convolutional network, and a batch for it."""
+    cell = Cell(dataset="x", architecture="cnn", order=order, activation="relu", depth=3, width=4)
+    model = stack(build(cell, (channels, 8, 8), 3), list(range(seeds)), dtype=dtype)
+    return model, torch.randn(seeds, 5, channels, 8, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize("order", ["weight-bn-act", "bn-act-weight"])
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_have_their_channels_together_from_the_first_convolution_on(channels, seeds, order):
+    model, x = images(channels, seeds, order)
+    layouts = {}
+
+    def look(name):
+        return lambda _, __, y: layouts.update({name: fold(y).is_contiguous(memory_format=torch.channels_last)})
+
+    for name, layer in [("stem", model.stem), *model.blocks.named_modules()]:
+        layer.register_forward_hook(look(name))
+    model(x.movedim(1, 2))
+    assert len(layouts) > 3 * 3
+    assert all(layouts.values()), layouts
+    for parameter in model.parameters():
+        if parameter.ndim == 5:
+            assert parameter.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gradients_of_images_are_those_of_torch_nn(channels):
+    model, x = images(channels, seeds=2)
+    model(x.movedim(1, 2)).square().sum().backward()
+    for s in range(2):
+        twin = solo(model, s)
+        twin(x[s]).square().sum().backward()
+        for ours, parameter in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad[s], parameter.grad, rtol=1e-9, atol=1e-9)

@@ -220,6 +220,13 @@ def test_a_trial_that_cannot_be_compiled_is_trained_eagerly_and_says_so(blobs):
     assert ours["engine"][0].as_py().endswith(", eager")
 
 
+def test_a_trial_that_fails_names_the_device_that_it_failed_on(blobs):
+    tables = run_trial(Trial(make(), (0, 4)), blobs(), PROVENANCE, device="meta").tables  # which holds no numbers
+    assert {(row["status"], row["engine"].partition(",")[0]) for row in tables["runs"].to_pylist()} == {
+        ("failed", "meta")
+    }
+
+
 def test_a_compiled_trial_says_so_and_leaves_its_mark(blobs, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     outcome = run_trial(Trial(make(depth=1), (0, 4), 8, COMPILED), blobs(), PROVENANCE)

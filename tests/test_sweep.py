@@ -1,6 +1,7 @@
 """The smoke grid through real Ray to a real report; what a sweep does to a store, and what it writes when trials fail."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import ray
 import harness
 from grids import Grid
 from harness import datasets, sweep
+from harness.engine import UNMEASURED
 from harness.plan import group, make_plan
 from harness.trial import check_trainable
 from harness.tuning import choose_how
@@ -173,3 +175,38 @@ def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
     reported = normorder("report", str(SMOKE))
     assert reported.returncode == 0, reported.stderr
     assert (tmp_path / "reports" / "build" / "smoke" / "index.html").exists()
+
+
+def compiled_sweep(folder: Path, *options: str, **environment: str) -> tuple[str, pd.DataFrame]:
+    """`normorder sweep` of a tiny grid in a folder: what it prints, and the rows of its store."""
+    text, _, _ = SMOKE.read_text().partition("[analysis]")
+    for old, new in (('"relu", "tanh"', '"relu"'), (', "weight-act-bn"', ""), ("count = 5", "count = 2")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "tiny.toml").write_text(text)
+    everything = {**os.environ, "PYTHONPATH": str(SMOKE.parents[1]), **environment}
+    everything.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "normorder", "sweep", "tiny.toml", "--store", "store", *options]
+    swept = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, check=False)
+    assert (swept.returncode, swept.stderr) == (0, ""), swept.stderr
+    return swept.stdout, Store(folder / "store").read("runs").to_pandas()
+
+
+def test_a_compiled_sweep_says_so_and_what_is_lost_of_it_is_compiled_again_to_equal_bits(tmp_path):
+    printed, before = compiled_sweep(tmp_path, "--mode", "compiled")
+    assert re.search(r"to do 4 in (2|4) trials, \1 compiled on", printed)
+    assert before["engine"].str.endswith(", compiled").all()
+    assert (before["seed_block"] == UNMEASURED).all()
+    lost, *_ = Store(tmp_path / "store").files("runs")
+    lost.unlink()
+    printed, after = compiled_sweep(tmp_path)  # nothing is asked for: the store knows
+    assert re.search(r"to do (1|2) in (1|2) trials, \2 compiled on", printed)
+    pd.testing.assert_frame_equal(before[["run_id", "engine", *METRICS]], after[["run_id", "engine", *METRICS]])
+
+
+def test_without_a_compiler_a_sweep_is_eager_and_says_so(tmp_path):
+    environment = {"CXX": "/nonexistent/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "empty")}
+    printed, runs = compiled_sweep(tmp_path, "--mode", "compiled", **environment)
+    assert "trained eagerly, not compiled: " in printed
+    assert "4 done, 0 diverged, 0 failed" in printed
+    assert runs["engine"].str.endswith(", eager").all()

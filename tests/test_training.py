@@ -257,6 +257,18 @@ def test_metrics_at_the_best_epoch_are_those_of_a_training_that_ends_there(many_
                 assert value[s] == shorter.metrics[name.removeprefix("best_")][s]
 
 
+@pytest.mark.parametrize(("lr", "last"), [(3e-4, [True] * 4), (1e-3, [True, False, True, True])])
+def test_metrics_at_a_best_epoch_that_is_the_last_are_the_final_ones(lr, last, blobs):
+    training = train(make(epochs=3, lr=lr, schedule="constant"), range(4), blobs(train=300))
+    assert (training.best_epoch == 3).tolist() == last
+    names = [name for name in training.metrics if name.startswith("best_")]
+    assert len(names) == 9
+    for name in names:
+        ours, final = training.metrics[name], training.metrics[name.removeprefix("best_")]
+        assert (ours[last] == final[last]).all()
+    assert ((training.metrics["best_test_loss"] == training.metrics["test_loss"]) == last).all()
+
+
 # The whole
 
 

@@ -67,9 +67,9 @@ def test_a_convolution_is_measured_only_on_a_gpu(data):
 
 def test_a_recalled_s_is_measured_alone_and_a_recalled_cell_is_not(data):
     old, new = make(width=512, depth=8), make(width=512, depth=8, lr=0.1)
-    made = [(old, 16, EAGER)]
-    assert to_measure(planned(old, seeds=enough(old, data), made=made), data) == {}
-    measured = to_measure(planned(new, seeds=enough(new, data), made=made), data)
+    assert to_measure(planned(old, seeds=enough(old, data), made=[(old, 16, EAGER)]), data) == {}
+    dropped = make(width=512, depth=8, order="weight-act-drop")  # which says nothing of compiled steps
+    measured = to_measure(planned(new, seeds=enough(new, data), made=[(dropped, 16, EAGER)]), data)
     assert measured == {shape(new, data["x"]): (new, [16])}
 
 
@@ -121,14 +121,22 @@ def test_a_cell_of_the_store_stays_as_it_is(mode, seconds, asked, data):
     assert choose_how(plan, data, pilots(data, seconds, make()), 1, asked) == {make(): How(8, mode)}
 
 
+@pytest.mark.parametrize(("mode", "seconds"), [(COMPILED, NOTHING), (EAGER, 100.0)])
+def test_a_cell_that_was_lost_altogether_is_computed_as_the_others_of_its_shape(mode, seconds, data):
+    lost, left, dropped = make(), make(order="weight-bn-act"), make(order="weight-act-drop")
+    plan = planned(lost, seeds=10**4, made=[(left, 8, mode), (dropped, 8, EAGER)])
+    assert to_measure(plan, data) == {}
+    assert choose_how(plan, data, pilots(data, seconds, lost), slots=1) == {lost: How(8, mode)}
+
+
 def test_the_mode_that_is_asked_for_is_that_of_new_cells(data):
     old, new = make(), make(lr=0.1)
     plan = planned(old, new, made=[(old, 8, EAGER)])
     hows = choose_how(plan, data, {}, slots=1, mode=COMPILED)
     assert hows == {old: How(8, EAGER), new: How(8, COMPILED)}
-    costly = pilots(data, 100.0, new, blocks=(8,))
-    assert choose_how(plan, data, costly, 1)[new].mode == COMPILED
-    assert choose_how(plan, data, costly, 1, EAGER)[new].mode == EAGER
+    costly = pilots(data, 100.0, new)
+    assert choose_how(planned(new), data, costly, 1)[new].mode == COMPILED
+    assert choose_how(planned(new), data, costly, 1, EAGER)[new].mode == EAGER
 
 
 def test_what_cannot_be_compiled_is_eager_even_where_it_is_asked_for(data):
