@@ -24,7 +24,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 EAGER, COMPILED = "eager", "compiled"  # how steps are computed: as calls of torch, or as one graph
 EVALUATION_BATCH = 1000  # examples that are evaluated at once
-BLOCKS = {"cpu": (8, 16, 32), "cuda": (8, 32, 128, 512)}  # S that a pilot measures, by device type
+BLOCKS = {"cpu": (8, 16, 24), "cuda": (8, 32, 128, 512)}  # S that a pilot measures, by device type
 UNMEASURED = 32  # S where too little is to be done to measure it
 WORTH_MEASURING = 4e10  # multiplications of a shape, from which on S is measured: some seconds against one of a pilot
 MOST_NUMBERS = 20_000_000  # parameters over all these seeds: 80 MB, held about five times

@@ -1,6 +1,6 @@
 """Measure everything that normorder promises about speed on this machine, print a table, write bench.json.
 
-$ make bench                                               about an hour and a half
+$ make bench                                               about an hour
 $ .venv/bin/python tests/bench/bench.py --quick            about two minutes, too few repetitions to quote
 
 Every ratio is of measurements that took turns (A B A B …): the median over the rounds, with the smallest and largest.
@@ -67,9 +67,9 @@ def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [x / y for x, y in zip(a, b, strict=True)]
 
 
-def of_studies(quick: bool, folder: Path, raw: dict) -> list[Row]:
+def of_studies(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """Sweeps into empty stores, with cold and with warm caches, in turns with two Ray Tune programs on a sample."""
-    rounds, cells, seeds = (1, 3, 2) if quick else (3, 18, 2)
+    cells, seeds = (3, 2) if quick else (18, 2)
     grid = folder / "study.toml"
     text = study.DEFAULT.read_text(encoding="utf-8")
     if quick:  # of the default study, one activation and a few seeds
@@ -144,10 +144,10 @@ def agreed(ours: dict, theirs: Sequence[dict]) -> str:
     return str(agreement.agreement(mine, np.array(list(by_cell.values())).T))
 
 
-def of_steps(quick: bool, folder: Path, raw: dict) -> list[Row]:
+def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """Training steps on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / "steps")}
-    found = steps.compare(1 if quick else 7, 0.5 if quick else 4.0, environment)
+    found = steps.compare(rounds if quick else 2 * rounds + 1, 0.5 if quick else 4.0, environment)
     raw["steps"] = found
     s = {what: steps.seed_step(each) for what, each in found.items() if what != "sgemm"}
     n = len(s["mlp eager"])
@@ -219,9 +219,8 @@ def of_steps(quick: bool, folder: Path, raw: dict) -> list[Row]:
     return rows
 
 
-def of_sweeps(quick: bool, folder: Path, raw: dict) -> list[Row]:
+def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """What a sweep of long trials does beside training, and what hundreds of short trials do to its memory."""
-    rounds = 1 if quick else 3
     slots = os.cpu_count() or 1
     grid = folder / "long.toml"
     grid.write_text(study.LONG.format(epochs=4 if quick else 60))
@@ -249,7 +248,7 @@ def of_sweeps(quick: bool, folder: Path, raw: dict) -> list[Row]:
     return rows
 
 
-def of_stores(quick: bool, folder: Path, raw: dict) -> list[Row]:
+def of_stores(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """Commands around a store by its size."""
     sizes = (1_000, 10_000) if quick else scale.SIZES
     found = scale.measure(sizes, folder / "stores", times={"plan": 2, "validate": 1} if quick else {})
@@ -289,17 +288,19 @@ PARTS = {"steps": of_steps, "studies": of_studies, "sweeps": of_sweeps, "stores"
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--quick", action="store_true", help="two minutes, too few repetitions to quote")
+    words.add_argument("--rounds", type=int, help="of each comparison [3, quick 1]")
     words.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS), help="parts of it")
     words.add_argument("--out", type=Path, default=Path("bench.json"))
     given = words.parse_args()
     datasets.load("mnist1d")  # generated once, before anything is timed
+    rounds = given.rounds or (1 if given.quick else 3)
     raw: dict = {}
     rows: list[Row] = []
     folder = Path(tempfile.mkdtemp(prefix="normorder-bench-"))
     try:
         for part in given.only:
             start = time.monotonic()
-            rows += PARTS[part](given.quick, folder, raw)
+            rows += PARTS[part](given.quick, rounds, folder, raw)
             progress(f"{part}: {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
