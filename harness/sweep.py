@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,10 +94,17 @@ def _work(trials: list[Trial], data: Mapping[str, Data]) -> list[float]:
 def measure_all(
     shapes: Mapping[tuple, tuple[Cell, list[int]]], shared: Mapping[str, ray.ObjectRef], slots: int
 ) -> dict[tuple, Pilot]:
-    """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be."""
+    """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be.
+
+    A shape whose pilot fails is left out: its trials will fail too, and say why.
+    """
     task = ray.remote(num_cpus=1, max_retries=1)(_measure)
-    asked = [task.remote(cell, shared[cell.dataset], blocks, slots) for cell, blocks in shapes.values()]
-    return dict(zip(shapes, ray.get(asked), strict=True))
+    asked = {key: task.remote(cell, shared[cell.dataset], blocks, slots) for key, (cell, blocks) in shapes.items()}
+    pilots = {}
+    for key, reference in asked.items():
+        with suppress(ray.exceptions.RayError):
+            pilots[key] = ray.get(reference)
+    return pilots
 
 
 def _measure(cell: Cell, data: Data, blocks: list[int], slots: int) -> Pilot:

@@ -1,5 +1,6 @@
 """From a trial to the rows of its tables. What Ray calls, less Ray."""
 
+import contextlib
 import os
 import platform
 import socket
@@ -76,8 +77,9 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
         return Outcome(tables, not_compiled)
     if trial.mode == COMPILED:
         compiled = marker(trial.cell, data, len(trial.seeds), code_version(trial.cell.architecture))
-        compiled.parent.mkdir(parents=True, exist_ok=True)
-        compiled.touch()
+        with contextlib.suppress(OSError):  # a full disk costs a later sweep the knowledge, not this one its runs
+            compiled.parent.mkdir(parents=True, exist_ok=True)
+            compiled.touch()
     return Outcome(_tables(trial, training, data, provenance, device, started_at), not_compiled)
 
 
