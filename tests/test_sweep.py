@@ -177,6 +177,14 @@ def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
     assert (tmp_path / "reports" / "build" / "smoke" / "index.html").exists()
 
 
+def test_a_pilot_that_fails_is_left_out_and_the_others_are_measured(slots, data):
+    good = next(Grid.read(SMOKE, {**harness.choices(), "metric": METRICS}).cells())
+    bad = good.model_copy(update={"architecture": "nothing"})
+    pilots = sweep.measure_all({"good": (good, [2]), "bad": (bad, [2])}, sweep.share(data), slots)
+    assert list(pilots) == ["good"]
+    assert pilots["good"].seconds[2] > 0
+
+
 def compiled_sweep(folder: Path, *options: str, **environment: str) -> tuple[str, pd.DataFrame]:
     """`normorder sweep` of a tiny grid in a folder: what it prints, and the rows of its store."""
     text, _, _ = SMOKE.read_text().partition("[analysis]")
