@@ -198,6 +198,8 @@ def compact_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None)
 def validate_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
     """Check a grid's store: files, identities, statuses, and that each run has its curves and examples."""
     _, where = open_grid(grid_path, store, None)
+    if not where.path.is_dir():
+        raise StoreError(f"{where.path}: there is no store")
     problems = validate(where)
     for problem in problems:
         print(problem)

@@ -5,7 +5,7 @@ No torch here: what is measured on a device (`pilot`) comes in as numbers.
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +93,8 @@ def bits_need_one_seed(cell: Cell, stackable: bool, batches: tuple[int, ...]) ->
 def shape(cell: Cell, data: Data) -> tuple:
     """What the speed of a step depends on, and therefore the best S: one pilot serves all cells that share it."""
     maps = parse(cell.activation)[0] == "maxout"
-    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps
+    drops = "drop" in cell.order.split("-")  # masks of each seed's own take several times as long as the rest
+    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops
 
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
@@ -125,13 +126,13 @@ def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
     return "drop" not in cell.order.split("-") and not (convolves and device_type == "cpu")
 
 
-def pays(seed_steps: int, pilot: Pilot, block: int, graphs: Iterable[bool]) -> bool:
+def pays(seed_steps: int, pilot: Pilot, block: int, uncached: int, trials: int) -> bool:
     """Whether graphs save more, over all the steps of all the seeds that use them, than they cost.
 
-    graphs: of each graph, whether it lies on this machine's disk.
+    uncached: graphs that are not on this machine's disk. Each of the trials loads its graph.
     """
     saved = seed_steps * (pilot.seconds[block] - pilot.product_s) * SAVED
-    return saved > PAYS * sum(LOAD_S if cached else COMPILE_S for cached in graphs)
+    return saved > PAYS * (COMPILE_S * uncached + LOAD_S * trials)
 
 
 def marker(cell: Cell, data: Data, seeds: int, code: str) -> Path:

@@ -111,7 +111,8 @@ def code_version(architecture: str) -> str:
 def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int, hows: Mapping[Cell, How]) -> list[Trial]:
     """Trials, each run in exactly one, the most expensive first so that the last ones to end are short.
 
-    Trials that share a graph follow one another, so that a worker that has it keeps it. slots: trials at once.
+    Trials that share a graph follow one another: the first compiles it, the others find it on the disk. slots: trials at
+    once.
     """
     seeds: dict[Cell, list[int]] = defaultdict(list)
     for run in missing:
@@ -129,8 +130,10 @@ def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int, hows: Ma
     return sorted(trials, key=order)
 
 
-def seeds_in_engine(cell: Cell, data: Data) -> int | None:
-    """S where the bits of a run depend on it, else None."""
+def seeds_in_engine(cell: Cell, data: Data, device_type: str, seeds: int) -> int | None:
+    """S where the bits of a run depend on it, else None. seeds: of the trial, on which they may depend on a GPU."""
+    if device_type != "cpu":
+        return seeds
     return 1 if bits_need_one_seed(cell, stackable(cell.architecture), batch_sizes(cell.batch, data)) else None
 
 

@@ -53,7 +53,7 @@ def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[tor
 def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
     """update(gradients, lr) by torch's own SGD with momentum or Adam. foreach, not fused: its bits depend on S."""
     zeros = [torch.zeros_like(p) for p in parameters]
-    squares = [torch.zeros_like(p) for p in parameters]
+    squares = [torch.zeros_like(p) for p in parameters] if cell.optimiser == "adam" else []
     if parameters[0].is_cuda:
         for state in (*zeros, *squares):
             torch._dynamo.mark_static_address(state)  # CUDA graphs change only tensors that stay where they are
@@ -68,6 +68,7 @@ def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
         return update
     steps = [torch.zeros(()) for _ in parameters]
 
+    # capturable in a graph: only so does it take the rate as a tensor
     def update(gradients, lr):
         adam(
             parameters, list(gradients), zeros, squares, [], steps, foreach=True, fused=False, differentiable=False,

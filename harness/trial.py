@@ -127,7 +127,7 @@ def _common(trial: Trial, data: Data, provenance: Mapping[str, str], device: str
         torch.backends.cpu.get_cpu_capability(),
         torch.__version__.partition("+")[0],
         trial.mode,
-        seeds_in_engine(cell, data),
+        seeds_in_engine(cell, data, torch.device(device).type, len(trial.seeds)),
     )
     return {
         "run_id": [run.run_id for run in trial.runs],

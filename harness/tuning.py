@@ -33,23 +33,22 @@ from harness.plan import Plan, code_version, seeds_in_engine, work
 
 
 def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -> dict[tuple, tuple[Cell, list[int]]]:
-    """By shape, a cell to measure and the S to try: of shapes with enough to do, and with more than one S to choose from.
+    """By shape, a cell to measure and the S to try: of shapes with enough to do that the store recalls nothing of.
 
-    Of the cells of a shape, one with the most layers in a block is measured: what is not products is a graph's gain. An S
-    that the store recalls is measured alone, where it does not recall as well whether steps are compiled.
+    Of the cells of a shape, one with the most layers in a block is measured: what is not products is a graph's gain.
     """
-    recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
+    recalled = _recalled(plan, data, device_type)
     amount, longest = Counter(), {}
     for cell, count in Counter(run.cell for run in plan.missing).items():
         examples = data[cell.dataset]
-        if not (_made_here(cell, plan, device_type) or _one_seed(cell, examples, device_type)):
-            key = shape(cell, examples)
+        key = shape(cell, examples)
+        if key not in recalled and not _one_seed(cell, examples, device_type):
             amount[key] += count * work(cell, examples)
             longest[key] = max(longest.get(key, cell), cell, key=lambda each: each.order.count("-"))
     return {
-        key: (longest[key], [recalled[key]] if key in recalled else list(BLOCKS[device_type]))
+        key: (longest[key], list(BLOCKS[device_type]))
         for key, multiplications in amount.items()
-        if multiplications >= WORTH_MEASURING and key not in modes
+        if multiplications >= WORTH_MEASURING
     }
 
 
@@ -65,14 +64,15 @@ def choose_how(
     count = Counter(run.cell for run in plan.missing)
     recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
     block = {cell: _block(cell, data[cell.dataset], recalled, pilots, device_type) for cell in count}
-    steps, graphs = Counter(), defaultdict(dict)  # by shape: seed-steps, and whether each graph lies on the disk
+    steps, trials, uncached = Counter(), Counter(), defaultdict(set)  # by shape; uncached: graphs not on the disk
     for cell, seeds in count.items():
         examples = data[cell.dataset]
         if can_compile(cell, convolves(cell.architecture), device_type):
             key, size = shape(cell, examples), block_size(block[cell], len(plan.missing), seeds, slots)
             steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
-            cached = marker(cell, examples, size, code_version(cell.architecture)).exists()
-            graphs[key][graph(cell, examples, size)] = cached
+            trials[key] += -(-seeds // size)
+            if not marker(cell, examples, size, code_version(cell.architecture)).exists():
+                uncached[key].add(graph(cell, examples, size))
 
     def mode_of(cell: Cell) -> str:
         if _made_here(cell, plan, device_type):
@@ -85,7 +85,7 @@ def choose_how(
         pilot = pilots.get(key)
         if pilot is None or block[cell] not in pilot.seconds:
             return EAGER
-        return COMPILED if pays(steps[key], pilot, block[cell], graphs[key].values()) else EAGER
+        return COMPILED if pays(steps[key], pilot, block[cell], len(uncached[key]), trials[key]) else EAGER
 
     return {cell: How(block[cell], mode_of(cell)) for cell in count}
 
@@ -132,4 +132,4 @@ def _made_here(cell: Cell, plan: Plan, device_type: str) -> bool:
 
 
 def _one_seed(cell: Cell, data: Data, device_type: str) -> bool:
-    return device_type == "cpu" and seeds_in_engine(cell, data) == 1
+    return seeds_in_engine(cell, data, device_type, seeds=0) == 1

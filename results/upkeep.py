@@ -29,7 +29,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.files import FULL, MERGED, PART, Vanished, batches, identify, publish, retrying, stage
+from results.files import FULL, MERGED, PART, StoreError, Vanished, batches, identify, publish, retrying, stage
 from results.schema import SCHEMA_VERSION, SCHEMAS
 from results.store import Store, repeats
 
@@ -70,6 +70,8 @@ def _compact(store: Store) -> Compaction:
                     read |= {path: inputs[path] for path in paths}
         for target, temporary in staged.items():
             publish(temporary, target)
+    except OSError as error:  # of reading there is StoreError already
+        raise StoreError(f"{store.path}: cannot be written: {error.strerror}") from None
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)

@@ -44,7 +44,9 @@ def _problems(store: Store) -> Iterator[str]:
 
 def _wrong_ids(runs: pa.Table) -> Iterator[str]:
     """Rows whose run_id is not that of their cell and seed. Each cell is made once."""
-    frame = runs.select([*FIELDS, "seed", "run_id"]).to_pandas()
+    for run_id in runs.filter(pc.is_null(runs["seed"]))["run_id"].to_pylist():
+        yield f"run {run_id}: a seed is missing"
+    frame = runs.filter(pc.is_valid(runs["seed"])).select([*FIELDS, "seed", "run_id"]).to_pandas()
     cell_of_row = frame.groupby(list(FIELDS), sort=False, dropna=False).ngroup().to_numpy()
     order = np.argsort(cell_of_row, kind="stable")
     starts = np.flatnonzero(np.diff(cell_of_row[order], prepend=-1))
@@ -53,13 +55,10 @@ def _wrong_ids(runs: pa.Table) -> Iterator[str]:
     stored = np.split(frame["run_id"].to_numpy(dtype=object)[order], starts[1:])
     for fields, block, named in zip(cells, seeds, stored, strict=True):
         try:
-            wanted = run_ids(Cell(**fields), block.astype(np.int64, casting="safe").tolist())
+            wanted = run_ids(Cell(**fields), block.tolist())
         except ValidationError as error:
             problem = error.errors()[0]
             yield f"runs {', '.join(map(str, named))}: no cell: {problem['loc'][0]}: {problem['msg']}"
-            continue
-        except TypeError:
-            yield f"runs {', '.join(map(str, named))}: a seed is missing"
             continue
         for have, want in zip(named, wanted, strict=True):
             if have != want:
@@ -71,6 +70,11 @@ def _wrong_rows(runs: pa.Table) -> Iterator[str]:
     measured = [runs[name] for name in METRICS]
     finite = functools.reduce(pc.and_, (pc.fill_null(pc.is_finite(column), False) for column in measured))
     absent = functools.reduce(pc.and_, (pc.is_null(column) for column in measured))
+    shares = [runs[name] for name in METRICS if not name.endswith("loss")]
+    outside = [pc.or_(pc.less(share, 0.0), pc.greater(share, 1.0)) for share in shares]
+    outside += [pc.less(runs[name], 0.0) for name in METRICS if name.endswith("loss")]
+    outside = functools.reduce(pc.or_, (pc.fill_null(each, False) for each in outside))
+    best = pc.or_(pc.less(runs["best_epoch"], 1), pc.greater(runs["best_epoch"], runs["epochs_run"]))
     known, done = pc.is_in(runs["status"], pa.array(STATUSES)), pc.equal(runs["status"], "done")
     lost = pc.and_(known, pc.invert(done))
     epochs = pc.fill_null(pc.equal(runs["epochs_run"], runs["epochs"]), False)
@@ -78,6 +82,8 @@ def _wrong_rows(runs: pa.Table) -> Iterator[str]:
         f"status is none of {', '.join(STATUSES)}": pc.invert(known),
         "done, but a metric is missing or not finite": pc.and_(done, pc.invert(finite)),
         "done, but not all epochs were run": pc.and_(done, pc.invert(epochs)),
+        "a share beyond 0 to 1, or a negative loss": outside,
+        "its best epoch was not run": pc.and_(done, pc.fill_null(best, True)),
         "not done, but with metrics": pc.and_(lost, pc.invert(absent)),
         "not done, but without a reason": pc.and_(lost, pc.is_null(runs["error"])),
     }

@@ -124,16 +124,13 @@ def test_what_can_be_compiled(order, convolves, device_type, expected):
 
 def test_a_graph_pays_where_it_saves_more_than_it_costs():
     pilot = Pilot({8: 1.2e-3}, 0.2e-3, 99)  # 1 ms a seed and step that a graph can shorten
-    costs = engine.PAYS * engine.COMPILE_S / (1e-3 * engine.SAVED)  # seed-steps
-    assert not pays(round(costs * 0.99), pilot, 8, graphs=[False])
-    assert pays(round(costs * 1.01), pilot, 8, graphs=[False])
-    cheaper = costs * engine.LOAD_S / engine.COMPILE_S
-    assert pays(round(cheaper * 1.01), pilot, 8, graphs=[True])
-    assert not pays(round(cheaper * 0.99), pilot, 8, graphs=[True])
-
-
-def test_a_graph_never_pays_where_all_time_is_matrix_products():
-    assert not pays(10**9, Pilot({8: 1e-3}, 1e-3, 99), 8, graphs=[True])
+    costs = engine.PAYS * (engine.COMPILE_S + 3 * engine.LOAD_S) / (1e-3 * engine.SAVED)  # seed-steps
+    assert not pays(round(costs * 0.99), pilot, 8, uncached=1, trials=3)
+    assert pays(round(costs * 1.01), pilot, 8, uncached=1, trials=3)
+    cheaper = engine.PAYS * 3 * engine.LOAD_S / (1e-3 * engine.SAVED)
+    assert pays(round(cheaper * 1.01), pilot, 8, uncached=0, trials=3)
+    assert not pays(round(cheaper * 0.99), pilot, 8, uncached=0, trials=3)
+    assert not pays(10**9, Pilot({8: 1e-3}, 1e-3, 99), 8, uncached=0, trials=1)
 
 
 def test_gpus_replay_whole_steps():

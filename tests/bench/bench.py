@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import agreement
 import numpy as np
+import pandas as pd
 import plain
 import scale
 import steps
@@ -78,10 +79,9 @@ def of_studies(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     environment = dict(os.environ)
     found: dict[str, list[dict]] = {name: [] for name in ("idiomatic", "tuned", "cold", "warm")}
     warm = {**environment, "TORCHINDUCTOR_CACHE_DIR": str(folder / "warm")}
-    if not quick:  # compile every graph of the study once: graphs do not depend on the number of epochs
-        once = folder / "once.toml"
-        once.write_text(text.replace("epochs   = 20", "epochs   = 1"))
-        raw["warming"] = study.sweep(once, folder / "once", warm, "--mode", "compiled")
+    if not quick:  # the study once with every graph compiled; its time tells what compiling costs
+        raw["warming"] = study.sweep(grid, folder / "warming", warm, "--mode", "compiled")
+        progress(f"sweep that compiles everything: {per_run(raw['warming']):.3f} s a run")
     for turn in range(rounds):
         for program in ("idiomatic", "tuned"):
             out = folder / f"{program}.json"
@@ -92,9 +92,7 @@ def of_studies(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
             if name == "cold" or not quick:
                 found[name].append(study.sweep(grid, folder / f"{name}{turn}", where))
                 progress(f"sweep with {name} caches: {per_run(found[name][-1]):.3f} s a run")
-    raw["studies"] = {
-        name: [{k: v for k, v in each.items() if k != "accuracy"} for each in of] for name, of in found.items()
-    }
+    raw["studies"] = found
     per = {name: [per_run(each) for each in of] for name, of in found.items()}
     how = {name: engines(found[name]) for name in ("cold", "warm")}
     rows = [
@@ -139,7 +137,8 @@ def agreed(ours: dict, theirs: Sequence[dict]) -> str:
     for row in theirs[0]["runs"]:
         cell = row["cell"]
         by_cell.setdefault((cell["order"], cell["activation"], cell["depth"]), []).append(row["test_accuracy"])
-    columns = [[value for key, value in ours["accuracy"].items() if key[:3] == cell] for cell in by_cell]
+    mine = pd.DataFrame(ours["accuracy"]).groupby(["order", "activation", "depth"]).test_accuracy
+    columns = [mine.get_group(cell) for cell in by_cell]
     mine = np.nan_to_num(np.array(columns).T, nan=0.1)  # (seeds, cells); a diverged run guesses one of ten classes
     return str(agreement.agreement(mine, np.array(list(by_cell.values())).T))
 
@@ -192,6 +191,9 @@ def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
                 f"the plain loop: {median(share['plain']):.0f} %",
             )
         )
+    by_hand = ratios(s["mlp plain-compiled"][-n:], compiled)
+    what = "the same against a plain step that is compiled likewise"
+    rows.append(Row(what, by_hand, "×", "–", "–", True, "a graph a network: pays later still"))
     rows.append(
         at_least(
             "CNN 3 × 16 on 28×28, batch 100, against the plain loop",
@@ -222,10 +224,11 @@ def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
 def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """What a sweep of long trials does beside training, and what hundreds of short trials do to its memory."""
     slots = os.cpu_count() or 1
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "long-cache")}
     grid = folder / "long.toml"
     grid.write_text(study.LONG.format(epochs=4 if quick else 60))
-    found = [study.sweep(grid, folder / f"long{turn}", dict(os.environ)) for turn in range(rounds)]
-    raw["long"] = [{k: v for k, v in each.items() if k != "accuracy"} for each in found]
+    found = [study.sweep(grid, folder / f"long{turn}", environment) for turn in range(rounds)]
+    raw["long"] = found
     progress("sweep of long trials")
     shortest = min(each["shortest_trial_s"] for each in found)
     rows = [
@@ -241,8 +244,8 @@ def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     if not quick:
         grid = folder / "short.toml"
         grid.write_text(study.SHORT.format(seeds=100))
-        short = study.sweep(grid, folder / "short", dict(os.environ))
-        raw["short"] = {k: v for k, v in short.items() if k != "accuracy"}
+        short = study.sweep(grid, folder / "short", environment)
+        raw["short"] = short
         memory = f"peak {short['peak_bytes'] / 2**30:.2f} GiB, most growth {short['growth_bytes'] / 2**20:.0f} MiB"
         progress(f"600 trials of one run: {short['wall_s']:.0f} s, {memory}")
     return rows

@@ -19,10 +19,11 @@ from harness import datasets
 
 
 def trainable(config, data):
-    start = time.perf_counter()
+    start, started = time.perf_counter(), time.time()
 
     def report(row):
-        tune.report({**row, "wall_s": time.perf_counter() - start, "threads": torch.get_num_threads()})
+        wall_s = time.perf_counter() - start
+        tune.report({**row, "wall_s": wall_s, "threads": torch.get_num_threads(), "started": started})
 
     plain.train(Cell(**config["cell"]), config["seed"], data, plain.IDIOMATIC, report)
 

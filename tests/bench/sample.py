@@ -57,17 +57,18 @@ def rows(results) -> list[dict]:
     for result in results:
         if result.error:
             raise result.error
-    kept = ("test_accuracy", "test_loss", "wall_s", "threads")
+    kept = ("test_accuracy", "test_loss", "wall_s", "threads", "started")
     return [{**result.config, **{name: result.metrics[name] for name in kept}} for result in results]
 
 
 def main(what: str, run: Callable[[list[Cell], range], list[dict]]) -> None:
     """Read the command line, have `run` train the sample, write its rows and the time that took.
 
-    Imports and the start of Ray are left out of it: a whole study has them once, a sample would spread them over few runs.
+    Imports, the start of Ray and of its first worker are left out of it: a whole study has them once, a sample would
+    spread them over few runs.
 
     Each row: `cell` (its fields), `seed`, `test_accuracy`, `test_loss`, `wall_s` of the trial's own
-    function, `threads` of torch in it.
+    function, `threads` of torch in it, `started` at this time.
     """
     words = argparse.ArgumentParser(description=what)
     words.add_argument("grid")
@@ -77,9 +78,8 @@ def main(what: str, run: Callable[[list[Cell], range], list[dict]]) -> None:
     given = words.parse_args()
     cells = sample(read(given.grid), given.cells)
     ray.init("local", include_dashboard=False, log_to_driver=False)
-    start = time.monotonic()
     rows = run(cells, range(given.seeds))
-    wall_s = time.monotonic() - start
+    wall_s = time.time() - min(row["started"] for row in rows)
     if len(rows) != len(cells) * given.seeds:
         raise SystemExit(f"{len(rows)} of {len(cells) * given.seeds} runs came back")
     given.out.write_text(json.dumps({"wall_s": wall_s, "runs": rows}))

@@ -99,7 +99,7 @@ def sweep(grid: Path, store: Path, environment: dict[str, str], *options: str) -
         "seed_blocks": sorted(rows.seed_block.dropna().unique().tolist()),
         "peak_bytes": peak(samples),
         "growth_bytes": growth(samples),
-        "accuracy": rows.set_index(["order", "activation", "depth", "seed"]).test_accuracy.to_dict(),
+        "accuracy": rows[["order", "activation", "depth", "seed", "test_accuracy"]].to_dict("list"),
     }
 
 
