@@ -121,6 +121,8 @@ def plan_command(
     study = open_study(grid_path, store, seeds, fresh, retry)
     slots = os.cpu_count() or 1
     tell(study, group(study.plan.missing, study.data, slots, choose_how(study.plan, study.data, {}, slots)), slots)
+    if shapes := len(to_measure(study.plan, study.data)):
+        print(f"  a sweep first measures {shapes:,} shapes, and may choose other trials")
 
 
 @app.command()
@@ -149,8 +151,11 @@ def sweep(
     with ray_side.cluster(address) as slots:
         shared = ray_side.share(data)
         pilots = ray_side.measure_all(to_measure(plan, data), shared, slots)
-        trials = group(plan.missing, data, slots, choose_how(plan, data, pilots, slots, mode))
+        hows = choose_how(plan, data, pilots, slots, mode)
+        trials = group(plan.missing, data, slots, hows)
         tell(study, trials, slots)
+        if mode and (other := sum(how.mode != mode for how in hows.values())):
+            print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
         counts = ray_side.run_trials(trials, data, shared, where, provenance())
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "

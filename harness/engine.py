@@ -104,9 +104,14 @@ def graph(cell: Cell, data: Data, seeds: int) -> tuple:
 
 
 def choose(pilot: Pilot) -> int:
-    """S with the shortest step for each seed; of those within 5 % of it the largest, which makes fewer trials."""
-    best = min(pilot.seconds.values(), default=0.0)
-    return max((seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05), default=1)
+    """S with the shortest step for each seed; of those within 5 % of it the largest, which makes fewer trials.
+
+    What the memory holds where that is less than any S that was to be measured.
+    """
+    if not pilot.seconds:
+        return max(1, pilot.most_seeds)
+    best = min(pilot.seconds.values())
+    return max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05)
 
 
 def block_size(block: int, missing: int, of_cell: int, slots: int) -> int:

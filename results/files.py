@@ -1,7 +1,9 @@
 """Files of a store: they appear whole or not at all, may be merged while they are read, and are named when unreadable."""
 
+import contextlib
 import io
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +16,11 @@ import pyarrow.parquet as pq
 from grids import WrongUse
 from results.schema import SCHEMA_VERSION, columns_of, conform
 
-FULL, PART = MERGED = (
+MERGED = FULL, PART = (
     "full-",
     "part-",
-)  # beginnings of the names of compacted files; those of trials begin with hexadecimal digits
+)  # how names of compacted files begin; those of trials begin with a hexadecimal digit
+STALE_S = 86_400.0  # age of a temporary file that nobody will finish: its writer was killed
 TRIES = 10  # of a reading that a compaction disturbs
 MOST_ROWS, MOST_BYTES = 250_000, 128_000_000  # of a batch, and so of a compacted file; a file is never divided
 THREADS = min(4, os.cpu_count() or 1)
@@ -64,6 +67,14 @@ def publish(temporary: Path, path: Path, durable: bool = True) -> None:
                 os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporary files that were left by killed writers."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another process may do the same
+            if time.time() - path.stat().st_mtime > STALE_S:
+                path.unlink()
 
 
 def retrying(ask: Callable[[], T]) -> T:

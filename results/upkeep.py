@@ -29,7 +29,19 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.files import FULL, MERGED, PART, StoreError, Vanished, batches, identify, publish, retrying, stage
+from results.files import (
+    FULL,
+    MERGED,
+    PART,
+    StoreError,
+    Vanished,
+    batches,
+    identify,
+    publish,
+    remove_stale,
+    retrying,
+    stage,
+)
 from results.schema import SCHEMA_VERSION, SCHEMAS
 from results.store import Store, repeats
 
@@ -52,7 +64,12 @@ def needs_compaction(store: Store) -> bool:
 
 
 def compact(store: Store) -> Compaction:
-    """Merge small files of each table. StoreError names a file that cannot be read; nothing is removed then."""
+    """Merge small files of each table. StoreError names a file that cannot be read; nothing is merged then.
+
+    Temporary files that killed writers left a day ago or more are removed.
+    """
+    for name in SCHEMAS:
+        remove_stale(store.path / name)
     return retrying(lambda: _compact(store))
 
 

@@ -46,7 +46,8 @@ def test_the_fastest_s_is_chosen_and_of_those_that_are_almost_as_fast_the_larges
     assert choose(Pilot({8: 0.8, 16: 0.9, 32: 1.0}, 0.1, 99)) == 8
 
 
-def test_where_no_s_fits_the_memory_it_is_one():
+def test_where_no_measured_s_fits_the_memory_it_is_what_the_memory_holds_and_at_least_one():
+    assert choose(Pilot({}, 0.0, 5)) == 5
     assert choose(Pilot({}, 0.0, 0)) == 1
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import erf, expit
+from torch import nn
 
 from grids import Cell
 from harness.architectures import build
@@ -176,6 +177,14 @@ def test_images_have_their_channels_together_from_the_first_convolution_on(chann
     for parameter in model.parameters():
         if parameter.ndim == 5:
             assert parameter.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_convolution_to_one_map_learns_where_one_dnn_does_not_compute_it():
+    """In float64 torch computes convolutions by itself, and refuses the gradient of kernels whose layout is ambiguous."""
+    layer = stack(nn.Sequential(Weight(3, 1, (3, 3))), [0], dtype=torch.float64)
+    x = torch.randn(1, 3, 4, 8, 8, dtype=torch.float64)
+    layer(x).square().sum().backward()
+    assert layer[0].weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

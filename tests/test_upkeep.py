@@ -1,9 +1,11 @@
 """Compaction: fewer files that say the same, whoever else compacts, writes or crashes meanwhile."""
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -77,6 +79,17 @@ def several(store, count=3, first=0):
             {"runs": runs(i, trial=trial), "curves": curves(i, trial=trial), "examples": examples(i, trial=trial)}
         )
     return store
+
+
+def test_what_killed_writers_left_a_day_ago_goes_with_the_next_compaction_and_younger_files_stay(tmp_path):
+    store = several(Store(tmp_path))
+    old, young = (tmp_path / "runs" / f".part-{age}.parquet.0123.tmp" for age in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"PAR1 half")
+    a_day_ago = time.time() - files.STALE_S - 60
+    os.utime(old, (a_day_ago, a_day_ago))
+    compact(store)
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 @given(histories)

@@ -1,6 +1,7 @@
 """A store is sound, or validate says in a line each what is not."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,6 +79,11 @@ def test_files_that_a_crash_in_a_compaction_left_twice_are_no_problem(store, who
         ("test_loss", None, "done, but a metric is missing or not finite"),
         ("best_val_accuracy", float("inf"), "done, but a metric is missing or not finite"),
         ("epochs_run", 0, "done, but not all epochs were run"),
+        ("test_accuracy", 1.7, "a share beyond 0 to 1, or a negative loss"),
+        ("reestimated_val_calibration_error", -0.1, "a share beyond 0 to 1, or a negative loss"),
+        ("best_test_loss", -3.0, "a share beyond 0 to 1, or a negative loss"),
+        ("best_epoch", 2, "its best epoch was not run"),
+        ("best_epoch", None, "its best epoch was not run"),
         ("status", "diverged", "not done, but with metrics"),
         ("status", "failed", "not done, but without a reason"),
     ],
@@ -86,6 +92,11 @@ def test_a_row_of_runs_that_no_training_writes_is_told(store, column, value, mes
     change(store, "runs", column, value)
     found = validate(store)
     assert any(pc.match_substring_regex(pa.array(found), message).to_pylist()), found
+
+
+def test_a_missing_seed_accuses_its_own_run_alone(store):
+    change(store, "runs", "seed", None)
+    assert validate(store) == [f"run {first_run(store)['run_id']}: a seed is missing"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +161,24 @@ def test_the_command_tells_problems_and_their_number(store, whole, capsys, monke
         assert stopped.value.code == code
         assert capsys.readouterr().out.endswith(end)
         store.files("curves")[0].unlink()
+
+
+def test_a_store_that_is_not_there_cannot_be_validated_by_command(whole, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["normorder", "validate", str(whole[0]), "--store", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"normorder: {tmp_path / 'nowhere'}: there is no store\n"
+
+
+def test_a_disk_that_is_full_while_files_are_merged_is_told_in_a_line_and_loses_nothing(store, whole):
+    """RLIMIT_FSIZE stands for the full disk: the merged file would be larger than a process may write."""
+    before = validate(store), sorted(path.name for path in store.path.rglob("*"))
+    limit = f"ulimit -f 8; exec {sys.executable} -m normorder compact '{whole[0]}' --store '{store.path}'"
+    root = Path(normorder.__file__).parent
+    done = subprocess.run(["bash", "-c", limit], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"normorder: {store.path}: cannot be written: File too large\n")
+    assert (validate(store), sorted(path.name for path in store.path.rglob("*"))) == before
 
 
 def test_the_command_compacts(store, whole, capsys, monkeypatch):

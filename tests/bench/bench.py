@@ -108,7 +108,10 @@ def of_studies(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     if per["warm"]:
         rows.append(at_least("the same, caches warm", ratios(per["idiomatic"], per["warm"]), "×", 30, 60, how["warm"]))
     rows.append(at_least("cold, against tuned Ray Tune", ratios(per["tuned"], per["cold"]), "×", 4, 8, how["cold"]))
-    raw["agreement"] = {name: agreed(found["cold"][0], found[name]) for name in ("idiomatic", "tuned")}
+    for name in ("idiomatic", "tuned"):
+        same = agreed(found["cold"][0], found[name])
+        what, target = f"test accuracy less that of {name}, mean over cells", f"±{100 * agreement.MARGIN:g} points"
+        rows.append(Row(what, [100 * same.difference], "points", target, "–", same.verdict == "agree", str(same)))
     raw["baseline_threads"] = {
         name: sorted({run["threads"] for each in found[name] for run in each["runs"]})
         for name in ("idiomatic", "tuned")
@@ -131,8 +134,8 @@ def engines(sweeps: Sequence[dict]) -> str:
     return "; ".join(dict.fromkeys(told))
 
 
-def agreed(ours: dict, theirs: Sequence[dict]) -> str:
-    """Whether a program's accuracies on its cells are distributed as those of the sweep, seeds of all its rounds once."""
+def agreed(ours: dict, theirs: Sequence[dict]) -> agreement.Agreement:
+    """Whether a program's accuracies on its cells are distributed as those of the sweep: runs of its first round."""
     by_cell: dict[tuple, list[float]] = {}
     for row in theirs[0]["runs"]:
         cell = row["cell"]
@@ -140,7 +143,7 @@ def agreed(ours: dict, theirs: Sequence[dict]) -> str:
     mine = pd.DataFrame(ours["accuracy"]).groupby(["order", "activation", "depth"]).test_accuracy
     columns = [mine.get_group(cell) for cell in by_cell]
     mine = np.nan_to_num(np.array(columns).T, nan=0.1)  # (seeds, cells); a diverged run guesses one of ten classes
-    return str(agreement.agreement(mine, np.array(list(by_cell.values())).T))
+    return agreement.agreement(mine, np.array(list(by_cell.values())).T)
 
 
 def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
@@ -323,7 +326,7 @@ def main() -> None:
     }
     given.out.write_text(json.dumps(told, indent=1), encoding="utf-8")
     Console(width=None if os.isatty(1) else 160).print(table(rows, given.quick))
-    for what in ("sample", "agreement", "baseline_threads", "compiling"):
+    for what in ("sample", "baseline_threads", "compiling"):
         if what in raw:
             print(f"{what}: {raw[what]}")
     print(f"written: {given.out}")
