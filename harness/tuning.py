@@ -15,6 +15,7 @@ from harness.engine import (
     BLOCKS,
     COMPILED,
     EAGER,
+    MOST_COMPILED,
     MOST_NUMBERS,
     UNMEASURED,
     WORTH_MEASURING,
@@ -68,7 +69,8 @@ def choose_how(
     for cell, seeds in count.items():
         examples = data[cell.dataset]
         if can_compile(cell, convolves(cell.architecture), device_type):
-            key, size = shape(cell, examples), block_size(block[cell], len(plan.missing), seeds, slots)
+            key = shape(cell, examples)
+            size = block_size(_in_a_graph(block[cell], device_type), len(plan.missing), seeds, slots)
             steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
             trials[key] += -(-seeds // size)
             if not marker(cell, examples, size, code_version(cell.architecture)).exists():
@@ -87,7 +89,16 @@ def choose_how(
             return EAGER
         return COMPILED if pays(steps[key], pilot, block[cell], len(uncached[key]), trials[key]) else EAGER
 
-    return {cell: How(block[cell], mode_of(cell)) for cell in count}
+    hows = {cell: How(block[cell], mode_of(cell)) for cell in count}
+    compiled = {
+        cell: How(_in_a_graph(how.block, device_type), COMPILED) for cell, how in hows.items() if how.mode == COMPILED
+    }
+    return hows | compiled
+
+
+def _in_a_graph(block: int, device_type: str) -> int:
+    """S of a compiled trial where an eager one has `block`."""
+    return min(block, MOST_COMPILED) if device_type == "cpu" else block
 
 
 def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str) -> int:

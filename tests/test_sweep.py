@@ -13,7 +13,7 @@ import ray
 import harness
 from grids import Grid
 from harness import datasets, sweep
-from harness.engine import UNMEASURED
+from harness.engine import MOST_COMPILED
 from harness.plan import group, make_plan
 from harness.trial import check_trainable
 from harness.tuning import choose_how
@@ -204,7 +204,7 @@ def test_a_compiled_sweep_says_so_and_what_is_lost_of_it_is_compiled_again_to_eq
     printed, before = compiled_sweep(tmp_path, "--mode", "compiled")
     assert re.search(r"to do 4 in (2|4) trials, \1 compiled on", printed)
     assert before["engine"].str.endswith(", compiled").all()
-    assert (before["seed_block"] == UNMEASURED).all()
+    assert (before["seed_block"] == MOST_COMPILED).all()
     lost, *_ = Store(tmp_path / "store").files("runs")
     lost.unlink()
     printed, after = compiled_sweep(tmp_path)  # nothing is asked for: the store knows

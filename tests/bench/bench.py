@@ -167,10 +167,10 @@ def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
         else "never pays"
     )
     raw["compiling"] = {"cold_s": cold, "from_disk_s": loaded, "pays": pays}
-    S = found["mlp eager"][0]["seeds"]
+    S, together = found["mlp eager"][0]["seeds"], found["mlp compiled"][0]["seeds"]
     how = {
         "eager": f"eager, S = {S}",
-        "compiled": f"1 graph, no fallback, S = {S}; compiling took {cold:.0f} s, {pays}",
+        "compiled": f"1 graph, no fallback, S = {together}; compiling took {cold:.0f} s, {pays}",
     }
     rows = []
     for name, times in (("compiled", compiled), ("eager", s["mlp eager"])):

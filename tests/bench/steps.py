@@ -20,7 +20,7 @@ from torch.optim.sgd import sgd
 
 from grids import Cell
 from harness import datasets
-from harness.engine import BLOCKS, choose, keep_memory
+from harness.engine import BLOCKS, MOST_COMPILED, choose, keep_memory
 from harness.pilot import measure
 from harness.stacking import stack
 from harness.step import make_step, one_graph
@@ -58,7 +58,7 @@ def steps_of(name: str, how: str, seconds: float) -> dict:
     else:
         keep_memory()
         seeds = choose(measure(cell, data, BLOCKS["cpu"])) if name == "mlp" and how != "plain-compiled" else 1
-        found, run = _ours(cell, data, seeds, how)
+        found, run = _ours(cell, data, min(seeds, MOST_COMPILED) if how == "compiled" else seeds, how)
     run()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(found["step_s"]) < 3:
