@@ -34,10 +34,10 @@ MEMORY_SHARE = 0.5  # of the free memory, for all trials that run at once
 # from PAYS times its cost on.
 COMPILE_S, LOAD_S = 10.0, 0.7
 SAVED = 0.45
+PAYS = 1.5
 # A graph's steps are so short that they wait for memory: of MLPs of 8 × 64 at batch 32, S = 16 took 0.14 ms a seed and
 # S = 24 0.15 (medians of 4 in turns), where eager steps take about the same time at either.
 MOST_COMPILED = 16
-PAYS = 1.5
 # Kernels that compute the last numbers of a tensor another way than those before: unless each seed's part is a multiple
 # of LANES, a seed's bits depend on its place among the others.
 UNEVEN = ("sigmoid", "elu", "silu", "selu", "softplus")

@@ -37,9 +37,8 @@ def stack(
                 shape = tuple(declared.shape)
                 draws = [layer.draw(name, shape, stream(seed, f"{path}.{name}")) for seed in seeds]
                 value = torch.from_numpy(np.stack(draws)).to(device=device, dtype=dtype)
-                if (
-                    value.ndim == 5 and value.shape[1] > 1
-                ):  # kernels (S, C_out, C_in, H, W); one map has no other layout
+                # Kernels (S, C_out, C_in, H, W); one map has no other layout.
+                if value.ndim == 5 and value.shape[1] > 1:
                     value = channels_last(value.flatten(0, 1)).unflatten(0, (len(seeds), -1))
                 table[name] = nn.Parameter(value) if table is layer._parameters else value
     return model

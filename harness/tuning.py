@@ -68,8 +68,8 @@ def choose_how(
     steps, trials, uncached = Counter(), Counter(), defaultdict(set)  # by shape; uncached: graphs not on the disk
     for cell, seeds in count.items():
         examples = data[cell.dataset]
-        if can_compile(cell, convolves(cell.architecture), device_type):
-            key = shape(cell, examples)
+        key = shape(cell, examples)
+        if key in pilots and can_compile(cell, convolves(cell.architecture), device_type):
             size = block_size(_in_a_graph(block[cell], device_type), len(plan.missing), seeds, slots)
             steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
             trials[key] += -(-seeds // size)

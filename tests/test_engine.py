@@ -1,6 +1,7 @@
 """How a trial is computed: the rules that choose, the words that rows keep, and what the process is told at its start."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_an_engine_of_before_there_were_graphs_is_eager(engine):
 # The process
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_memory_that_a_step_frees_is_kept_for_the_next():
     assert keep_memory() is True  # which says little: glibc takes any setting
 

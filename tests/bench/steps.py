@@ -32,10 +32,8 @@ CNN = Cell(dataset="fashion_mnist", architecture="cnn", depth=3, width=16, batch
 CELLS = {"mlp": MLP, "cnn": CNN}
 # Of a seed-step of MLP: two products back for one forward, one for the stem, whose input needs no gradient.
 FLOPS = MLP.batch * (4 * 40 * 64 + 6 * (8 * 64 * 64 + 64 * 10))
-ENGINES = {
-    "mlp": ("plain", "plain-compiled", "eager", "compiled"),
-    "cnn": ("plain", "eager"),
-}  # convolutions are not compiled on a CPU
+# Convolutions are not compiled on a CPU.
+ENGINES = {"mlp": ("plain", "plain-compiled", "eager", "compiled"), "cnn": ("plain", "eager")}
 
 
 def data_of(name: str) -> datasets.Data:
