@@ -229,7 +229,7 @@ def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     slots = os.cpu_count() or 1
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "long-cache")}
     grid = folder / "long.toml"
-    grid.write_text(study.LONG.format(epochs=4 if quick else 60))
+    grid.write_text(study.LONG.format(epochs=4 if quick else 120))
     found = [study.sweep(grid, folder / f"long{turn}", environment) for turn in range(rounds)]
     raw["long"] = found
     progress("sweep of long trials")
