@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from reports.comparisons import larger_is_better
+from reports.measures import measure
 
 mpl.use("Agg")
 STYLE = {
@@ -29,16 +29,6 @@ VERDICT_COLOURS = {
 }  # fmt: skip
 _ARM_COLOURS = [_PALETTE[i] for i in (7, 0, 1, 2, 4, 5, 8, 9)]
 MOST_ROWS, MOST_PANELS, MOST_COLUMNS = 60, 24, 6
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share of examples, shown in percentage points; else it is a loss in nats."""
-    return not metric.endswith("loss")
-
-
-def scale(metric: str) -> tuple[float, str]:
-    """Factor and unit in which a metric's differences are shown."""
-    return (100.0, "pp") if is_share(metric) else (1.0, "nats")
 
 
 def label(values: dict[str, object] | pd.Series, fields: Sequence[str]) -> str:
@@ -88,7 +78,8 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 def heatmap(frame: pd.DataFrame, metric: str, fields: Sequence[str]) -> Figure:
     """Differences of one metric, a panel a contrast; rows activation, columns depth where these vary. Verdicts marked."""
     rows, columns = _rows_and_columns(fields)
-    factor, unit = scale(metric)
+    of = measure(metric)
+    factor, unit = of.factor, of.unit
     frame = frame[frame["metric"] == metric]
     contrasts = list(frame["contrast"].unique())
     tables = [_pivot(frame[frame["contrast"] == c], rows, columns) for c in contrasts]
@@ -101,7 +92,7 @@ def heatmap(frame: pd.DataFrame, metric: str, fields: Sequence[str]) -> Figure:
         size = (max(3.4, 0.9 * width * len(tables) + 2.2), max(1.6, 0.38 * height + 1.0))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-        palette = "vlag" if larger_is_better(metric) else "vlag_r"  # red: the first arm does better
+        palette = "vlag" if measure(metric).larger_is_better else "vlag_r"  # red: the first arm does better
         for ax, contrast, table in zip(axes, contrasts, tables, strict=True):
             shown = table.map(lambda row: _difference(row) * factor).to_numpy(float)
             words = table.map(lambda row: _cell_words(row, factor)).to_numpy()
@@ -150,7 +141,8 @@ def _cell_words(row, factor: float) -> str:
 
 def forest(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str], margin: float | None) -> Figure:
     """Differences of one family with their 95 % intervals and, thinner, those at the family's level."""
-    factor, unit = scale(metric)
+    of = measure(metric)
+    factor, unit = of.factor, of.unit
     frame = frame[(frame["metric"] == metric) & (frame["contrast"] == contrast) & frame["difference"].notna()]
     if len(frame) > MOST_ROWS:
         frame = frame.loc[frame["difference"].abs().nlargest(MOST_ROWS).index]
@@ -204,10 +196,11 @@ def curves(
     wide = wide if 1 < wide <= 6 else min(4, len(panels))
     high = -(-len(panels) // wide)
     colours = arm_colours(arms)
-    factor = 100 if is_share(value) else 1
+    share = value != "loss"
+    factor = 100 if share else 1
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(min(10.6, 3.3 * wide + 0.6), 1.7 * high + 0.7), layout="constrained")
-        axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=is_share(value)).ravel()
+        axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=share).ravel()
         for ax, panel in zip(axes, panels, strict=False):
             here = groups[panel]
             for arm in arms:
@@ -218,7 +211,7 @@ def curves(
                 ax.plot(grouped.index, grouped["mean"] * factor, color=colours[arm], linewidth=1.3)
                 low, high_end = (grouped["mean"] - half) * factor, (grouped["mean"] + half) * factor
                 ax.fill_between(grouped.index, low, high_end, color=colours[arm], alpha=0.25, linewidth=0)
-            if not is_share(value):
+            if not share:
                 top = np.nanquantile(here[value], 0.98)
                 ax.set_ylim(0, max(1.05 * top, 1e-6))  # a diverging seed must not flatten the rest
             ax.set_title(label(dict(zip(fields, panel, strict=True)), fields))
@@ -236,7 +229,8 @@ def by_arm(frame: pd.DataFrame, metric: str, fields: Sequence[str], arms: Sequen
     frame = frame[(frame["status"] == "done") & frame["arm"].notna()]
     if frame.empty:
         return None
-    factor, unit = (100, "%") if is_share(metric) else (1, "nats")
+    of = measure(metric)
+    factor, unit = of.factor, "%" if of.unit == "pp" else of.unit
     rows, columns = _rows_and_columns(fields)
     panels = list(dict.fromkeys(frame[columns[0]])) if columns and rows else [None]
     panels = panels[:MOST_COLUMNS]

@@ -9,7 +9,9 @@ import pandas as pd
 
 from grids import Grid
 from reports import figures
-from reports.comparisons import FIELDS_OF_A_PAIR, ReportError, Results, compare, gather, larger_is_better
+from reports.comparisons import compare
+from reports.measures import measure
+from reports.outcomes import FIELDS_OF_A_PAIR, ReportError, Results, gather
 from reports.statistics import failure_rate_bound
 from results import Store
 
@@ -71,7 +73,7 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     primary = grid.analysis.primary
     family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
     first, second = primary.contrast.split(" - ")
-    better = 1 if larger_is_better(primary.metric) else -1
+    better = 1 if measure(primary.metric).larger_is_better else -1
     different = family[family["verdict"] == "different"]
     for_first = different[different["difference"] * better > 0]
     for_second = different[different["difference"] * better < 0]
@@ -139,15 +141,15 @@ def _list(names: list[str], most: int = 12) -> str:
 
 def _number(value: float, metric: str) -> str:
     """A margin in its unit: percentage points for shares, nats for losses."""
-    factor, unit = figures.scale(metric)
-    return f"{_plain(value * factor, 2 if factor > 1 else 3)} {unit}"
+    of = measure(metric)
+    return f"{_plain(value * of.factor, of.decimals)} {of.unit}"
 
 
 def interval(row: pd.Series) -> str:
     """Difference with its 95 % interval: '+1.20 pp [0.80, 1.60]'."""
-    factor, unit = figures.scale(row["metric"])
-    middle, low, high = (_plain(row[name] * factor, 2 if factor > 1 else 3) for name in ("difference", "low", "high"))
-    return f"{'+' if row['difference'] > 0 else ''}{middle} {unit} [{low}, {high}]"
+    of = measure(row["metric"])
+    middle, low, high = (_plain(row[name] * of.factor, of.decimals) for name in ("difference", "low", "high"))
+    return f"{'+' if row['difference'] > 0 else ''}{middle} {of.unit} [{low}, {high}]"
 
 
 def _p(value: float) -> str:
@@ -210,10 +212,9 @@ def _row(row: pd.Series, varying: Sequence[str]) -> dict[str, str]:
     if row["verdict"] in ("equivalent", "negligible"):
         bound = failure_rate_bound(max(row["diverged_a"], row["diverged_b"]), row["n"])
         notes.append(f"failure rate ≤ {bound:.0%}")
-    if figures.is_share(row["metric"]):
-        means = f"{_plain(row['mean_a'] * 100)} / {_plain(row['mean_b'] * 100)} %"
-    else:
-        means = f"{_plain(row['mean_a'], 3)} / {_plain(row['mean_b'], 3)}"
+    of = measure(row["metric"])
+    means = " / ".join(_plain(row[name] * of.factor, of.decimals) for name in ("mean_a", "mean_b"))
+    means += " %" if of.unit == "pp" else ""
     low, high = _plain(row["improvement_low"]), _plain(row["improvement_high"])
     return {
         "cell": figures.label(row, varying),

@@ -24,7 +24,8 @@ from simulated import (
     run,
 )
 
-from reports.comparisons import COLUMNS, ReportError, compare, gather
+from reports.comparisons import COLUMNS, compare
+from reports.outcomes import ReportError, gather
 from results import METRICS, Store
 
 pytestmark = pytest.mark.filterwarnings("error")

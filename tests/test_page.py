@@ -11,7 +11,8 @@ from simulated import exactly, fill, planted, read_grid, run
 import harness
 from grids import Grid
 from reports import figures, page
-from reports.comparisons import compare, gather
+from reports.comparisons import compare
+from reports.outcomes import gather
 from results import METRICS, Store
 
 

@@ -13,7 +13,8 @@ import pytest
 import harness
 import normorder
 from grids import Grid
-from reports.comparisons import compare, gather
+from reports.comparisons import compare
+from reports.outcomes import gather
 from results import METRICS, Store
 from results.upkeep import compact
 from results.validation import validate
