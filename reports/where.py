@@ -250,7 +250,8 @@ def _over_all(where: Where) -> str:
     scope = "In the only cell" if where.cells[0] == 1 else f"Over {where.cells[0]} cells"
     how = "" if where.cells[0] == 1 else "; the mean over cells within each seed, with its 95 % t interval over seeds"
     estimate, low, high, p = where.pooled
-    return f"{scope}, {what} is {_interval(where, estimate, low, high)} ({_p(p)}, n = {_count(where.seeds[0], 'seed')}{how})."
+    n = _count(where.seeds[0], "seed")
+    return f"{scope}, {what} is {_interval(where, estimate, low, high)} ({_p(p)}, n = {n}{how})."
 
 
 def _listed(where: Where, rows: pd.DataFrame) -> str:
