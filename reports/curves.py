@@ -374,8 +374,8 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     turned = by_cell.agg(lambda signs: signs.min() < 0 < signs.max())
     of, contrast = measure(over["metric"].iloc[0]), minus(over["contrast"].iloc[0])
     text = (
-        f"In validation {of.kind.replace('_', ' ')}, {contrast}: of {len(ever)} cells, {ever.sum()} differ in some epoch "
-        f"and {last.sum()} in their last one (zero outside the 95 % band over the epochs of a cell)."
+        f"In validation {of.kind.replace('_', ' ')}, {contrast}: zero lies outside the 95 % band over a cell's epochs in "
+        f"some epoch of {ever.sum()} of {len(ever)} cells, and in the last epoch of {last.sum()}."
     )
     if (ever & ~last).any():
         text += f" The difference is gone by the last epoch in: {_named(ever & ~last, fields)}."
@@ -412,7 +412,8 @@ def _on_statistics(effect: pd.DataFrame, fields: Sequence[str]) -> list[str]:
             named = [f"{_subject(row, fields)} {_interval(row, of)}{_parts(row, of)}" for _, row in found.iterrows()]
             text += f" Largest: {_listed(named)}."
         if lost := rows["diverged"].sum():
-            text += f" Missing here, since runs that diverged have no such statistics: {lost} {'runs' if kind == 'order' else 'pairs'}."
+            what = "runs" if kind == "order" else "pairs"
+            text += f" Diverged {what} have no such statistics and are missing here: {lost}."
         words.append(text)
     return words
 
