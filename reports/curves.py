@@ -91,15 +91,15 @@ def _that_count(rows: pa.Table, run_ids: pa.Array, trials: pa.Array, width: int)
 # Measures of a curve
 
 
-def with_curves(results: Results, store: Store) -> tuple[Results, dict[str, float]]:
+def with_curves(results: Results, store: Store, curves: Curves | None = None) -> tuple[Results, dict[str, float]]:
     """Results with the measures that need curves as columns of `runs`, and by data set the threshold, accuracy 0 to 1.
 
-    NaN for runs that are not done, and where the store lacks an epoch that a measure needs.
+    NaN for runs that are not done, and where the store lacks an epoch that a measure needs. curves: where read already.
     """
-    runs = results.runs
+    runs, curves = results.runs, curves or read(results, store)
     limits = thresholds(runs)
     limit = runs["dataset"].map(limits).to_numpy(float)
-    measured = of_curves(read(results, store).accuracy[:, 1:], runs["epochs"].to_numpy(int), limit)
+    measured = of_curves(curves.accuracy[:, 1:], runs["epochs"].to_numpy(int), limit)
     done = (runs["status"] == "done").to_numpy()
     columns = {name: np.where(done, values, np.nan) for name, values in measured.items()}
     return results._replace(runs=runs.assign(**columns)), limits
