@@ -3,7 +3,8 @@
 A family is a metric × contrast; it counts every planned comparison, run or not.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,20 +20,22 @@ COLUMNS = (
     "low_family", "high_family", "improvement_low", "improvement_high", "diverged_a", "diverged_b", "p_diverged",
     "p_diverged_holm", "difference_finished", "test_set_error", "look", "notes",
 )  # fmt: skip
+MOST_COUNTS = 2**17  # of test examples at once, an arm: 1 MB, which stays in a core's cache
 
 
 def compare(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
     """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's."""
     analysis = results.grid.analysis
+    cells = pd.DataFrame([[value for _, value in pair] for pair in results.pairs], columns=list(FIELDS_OF_A_PAIR))
     frames = []
     for metric in metrics or analysis.metrics:
         for contrast in analysis.contrasts:
-            frames.append(_family(results, measure(metric), contrast))
+            frames.append(_family(results, cells, measure(metric), contrast))
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
-def _family(results: Results, measure: Measure, contrast: str) -> pd.DataFrame:
-    """The comparisons of one family, K of them: the pairs of which the grid has both arms."""
+def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: str) -> pd.DataFrame:
+    """The comparisons of one family, K of them: the pairs of which the grid has both arms. cells: of every pair."""
     analysis = results.grid.analysis
     orders = analysis.pairs[contrast]
     columns, places = results.columns(contrast)
@@ -62,6 +65,7 @@ def _family(results: Results, measure: Measure, contrast: str) -> pd.DataFrame:
         "look": 1,
     }  # fmt: skip
     g1 = st.skewness(pair.d)
+    extra = {cell for cell, order in results.unplanned if order in orders}
     notes = {
         "n < 5": m.n < st.FEWEST_PAIRS,
         "no margin": np.full(count, margin is None),
@@ -73,16 +77,19 @@ def _family(results: Results, measure: Measure, contrast: str) -> pd.DataFrame:
         | (np.isnan(finished_mean) & (m.n > 0)),
         **_extremes(pair, margin),
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
-        "unplanned seeds": np.array(
-            [any((results.pairs[i], order) in results.unplanned for order in orders) for i in columns], bool
-        ),
+        "unplanned seeds": np.array([bool(extra) and results.pairs[i] in extra for i in columns], bool),
     }
+    frame = cells.take(columns).reset_index(drop=True)
+    return frame.assign(contrast=contrast, metric=measure.name, **numbers, notes=_joined(notes))
+
+
+def _joined(notes: dict[str, np.ndarray]) -> list[str]:
+    """The names of the notes of each comparison in one text. bool (K,) each -> K texts"""
     labels = np.array(list(notes))
-    table = np.array(list(notes.values()), bool).T  # (K, notes)
-    frame = pd.DataFrame([dict(results.pairs[i]) for i in columns])
-    frame = frame.assign(contrast=contrast, metric=measure.name, **numbers)
-    frame["notes"] = ["; ".join(labels[row]) for row in table]
-    return frame
+    # Many comparisons have few different sets of notes.
+    sets, place = np.unique(np.array(list(notes.values()), bool), axis=1, return_inverse=True)
+    texts = ["; ".join(labels[each]) for each in sets.T]
+    return [texts[i] for i in place]
 
 
 class Tests:
@@ -144,11 +151,18 @@ def _extremes(pair: Paired, margin: float | None) -> dict[str, np.ndarray]:
     return {"floor": floor & there, "ceiling": ceiling & there}
 
 
-def _test_set_errors(results: Results, places: list[np.ndarray]) -> np.ndarray:
+def _test_set_errors(results: Results, places: Sequence[np.ndarray]) -> np.ndarray:
     """Standard error of each difference that comes from the test examples, NaN where it was not measured. (K,)"""
-    cell_ids = results.runs["cell_id"].to_numpy()
-    errors = []
-    for a, b in zip(cell_ids[places[0][0]], cell_ids[places[1][0]], strict=True):
-        known = a in results.counts and b in results.counts
-        errors.append(st.test_set_error(*results.counts[a], *results.counts[b]) if known else np.nan)
-    return np.array(errors)
+    arms = [[results.counts.get(cell) for cell in results.runs["cell_id"].take(place[0])] for place in places]
+    errors = np.full(len(arms[0]), np.nan)
+    measured = defaultdict(list)  # by number of test examples
+    for i, (a, b) in enumerate(zip(*arms, strict=True)):
+        if a and b and len(a[0]) == len(b[0]):
+            measured[len(a[0])].append(i)
+    for examples, chosen in measured.items():
+        most = max(1, MOST_COUNTS // examples)
+        for start in range(0, len(chosen), most):
+            some = chosen[start : start + most]
+            counts = (np.array(each) for arm in arms for each in zip(*(arm[i] for i in some), strict=True))
+            errors[some] = st.test_set_error(*counts)
+    return errors

@@ -3,16 +3,21 @@
 Pairs are joined by (cell without order, seed), never by position. A diverged run has an outcome, a failed one is missing.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from grids import FIELDS, Grid, WrongUse
+from grids import FIELDS, Cell, Grid, WrongUse, run_ids
 from reports import statistics as st
 from reports.measures import Measure, derive
 from results import Store
+from results.store import FINISHED
 
 FIELDS_OF_A_PAIR = tuple(name for name in FIELDS if name != "order")
 
@@ -40,57 +45,96 @@ class Results(NamedTuple):
 
 def gather(grid: Grid, store: Store) -> Results:
     """Read the planned runs. ReportError where the store holds none of them, or only one arm."""
-    stored = store.read("runs").to_pandas()
-    if stored.empty:
-        raise ReportError(f"{store.path}: the store is empty; run the sweep of {grid.name} first")
-    cells = list(grid.cells())
-    seeds = range(grid.seeds.count)
-    planned = list(grid.runs())
-    runs = pd.DataFrame([{**dict(run.cell), "seed": run.seed} for run in planned])
-    runs.insert(0, "run_id", [run.run_id for run in planned])
-    runs["cell_id"] = np.repeat([cell.cell_id for cell in cells], len(seeds))
-    facts = stored.drop(columns=[*FIELDS, "seed"])
-    runs = runs.merge(facts, on="run_id", how="left", validate="one_to_one")
+    cells, seeds = list(grid.cells()), grid.seeds.count
+    ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, range(seeds))], pa.string())
+    found, unplanned = store.find(ids, beyond=seeds)
+    accepted = pa.table({"run_id": ids, "trial": found["trial"]})
+    runs = pd.concat([_planned(cells, seeds, ids), found.drop_columns(["run_id", *FIELDS, "seed"]).to_pandas()], axis=1)
+    del found
     runs["status"] = runs["status"].fillna("missing")
     runs = derive(runs)
-    here = runs[runs["status"].isin(["done", "diverged"])]
-    arms = set(grid.analysis.arms.values())
-    present = [name for name, order in grid.analysis.arms.items() if order in set(here["order"])]
-    if here.empty:
+    finished = runs["status"].isin(FINISHED)
+    if not finished.any():
+        if not any(store.fates()):
+            raise ReportError(f"{store.path}: the store is empty; run the sweep of {grid.name} first")
         raise ReportError(f"{store.path}: no finished run of {grid.name} in the store")
+    arms, here = grid.analysis.arms, set(runs.loc[finished, "order"].unique())
+    present = [name for name, order in arms.items() if order in here]
     if len(arms) < 2 or len(present) < 2:
         arm = f"only the arm {present[0]!r}" if present else "no arm"
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
-    pairs = list(dict.fromkeys(cell.without("order") for cell in cells))
-    column = {pair: i for i, pair in enumerate(pairs)}
-    place = {order: np.full((len(seeds), len(pairs)), -1) for order in dict.fromkeys(cell.order for cell in cells)}
-    for i, cell in enumerate(cells):
-        place[cell.order][:, column[cell.without("order")]] = np.arange(len(seeds)) + i * len(seeds)
-    return Results(grid, runs, pairs, place, _unplanned(grid, stored), _example_counts(store, runs))
+    pairs, place = _places(cells, seeds)
+    return Results(grid, runs, pairs, place, _unplanned(unplanned), _example_counts(store, accepted, cells, seeds))
 
 
-def _unplanned(grid: Grid, stored: pd.DataFrame) -> frozenset:
-    """(pair, order) of the cells of which the store holds finished runs with seeds beyond the grid's."""
-    extra = stored[(stored["seed"] >= grid.seeds.count) & (stored["status"] != "failed")]
-    if extra.empty:
-        return frozenset()
-    cells = set(extra[[*FIELDS_OF_A_PAIR, "order"]].itertuples(index=False, name=None))
-    return frozenset((tuple(zip(FIELDS_OF_A_PAIR, fields, strict=True)), order) for *fields, order in cells)
+def _planned(cells: Sequence[Cell], seeds: int, ids: pa.Array) -> pd.DataFrame:
+    """A row a run, seeds fastest: run_id, its cell's fields, seed, cell_id. Each cell is asked once, not for every seed."""
+    frame = pd.DataFrame([attrgetter(*FIELDS)(cell) for cell in cells], columns=list(FIELDS))
+    frame["seed"], frame["cell_id"] = 0, [cell.cell_id for cell in cells]
+    frame = frame.take(np.repeat(np.arange(len(cells)), seeds)).reset_index(drop=True)
+    frame["seed"] = np.tile(np.arange(seeds), len(cells))
+    frame.insert(0, "run_id", ids.to_pandas())
+    return frame
 
 
-def _example_counts(store: Store, runs: pd.DataFrame) -> dict[str, tuple[np.ndarray, int]]:
-    """By cell_id, over the trials all of whose counted runs are accepted and planned."""
-    accepted = {
-        (run_id, trial): cell
-        for run_id, trial, cell in zip(runs["run_id"], runs["trial"], runs["cell_id"], strict=True)
-    }
+def _places(cells: Sequence[Cell], seeds: int) -> tuple[list[tuple[tuple[str, object], ...]], dict[str, np.ndarray]]:
+    """`pairs` and `place` of Results, where the runs are all seeds of each cell in turn."""
+    common = [attrgetter(*FIELDS_OF_A_PAIR)(cell) for cell in cells]
+    column = {fields: i for i, fields in enumerate(dict.fromkeys(common))}
+    first = {order: np.full(len(column), -1) for order in dict.fromkeys(cell.order for cell in cells)}
+    for i, (cell, fields) in enumerate(zip(cells, common, strict=True)):
+        first[cell.order][column[fields]] = i * seeds
+    seed = np.arange(seeds)[:, None]
+    pairs = [tuple(zip(FIELDS_OF_A_PAIR, fields, strict=True)) for fields in column]
+    return pairs, {order: np.where(rows < 0, -1, rows + seed) for order, rows in first.items()}
+
+
+def _unplanned(runs: pa.Table) -> frozenset:
+    """(pair, order) of the cells of these runs."""
+    cells = runs.select([*FIELDS_OF_A_PAIR, "order"])
+    cells = cells.group_by(cells.column_names).aggregate([]).to_pydict()
+    return frozenset(
+        (tuple(zip(FIELDS_OF_A_PAIR, fields, strict=True)), order)
+        for *fields, order in zip(*cells.values(), strict=True)
+    )
+
+
+def _example_counts(
+    store: Store, accepted: pa.Table, cells: Sequence[Cell], seeds: int
+) -> dict[str, tuple[np.ndarray, int]]:
+    """By cell_id, over the trials all of whose counted runs are accepted and planned; not where their test sets differ.
+
+    accepted: run_id and trial of every planned run, in the order of the cells; trial is null where there is none.
+    """
+    rows = store.read("examples", of=accepted)
+    rows = rows.filter(pc.greater(pc.list_value_length(rows["run_ids"]), 0)).combine_chunks()
+    if not len(rows):
+        return {}
+    trial = np.repeat(np.arange(len(rows)), pc.list_value_length(rows["run_ids"]).to_numpy())  # of each counted run
+    run = _index(pc.list_flatten(rows["run_ids"]), accepted["run_id"])
+    trial_of_run = _index(accepted["trial"], rows["trial"])
+    cell = np.where((run >= 0) & (trial_of_run[run] == trial), run // seeds, -1)
+    starts = np.flatnonzero(np.diff(trial, prepend=-1))
+    least, most = np.minimum.reduceat(cell, starts), np.maximum.reduceat(cell, starts)
+    correct = rows["correct"].combine_chunks()
+    offsets, values = correct.offsets.to_numpy(), correct.values.to_numpy()
+    counted = rows["seeds"].to_numpy()
     counts: dict[str, tuple[np.ndarray, int]] = {}
-    for row in store.read("examples").to_pandas().itertuples():
-        cells = {accepted.get((run_id, row.trial)) for run_id in row.run_ids}
-        if len(cells) == 1 and (cell := cells.pop()) is not None:
-            before, seeds = counts.get(cell, (0, 0))
-            counts[cell] = before + np.asarray(row.correct, np.int64), seeds + row.seeds
-    return counts
+    differ = set()
+    for i in np.flatnonzero((least == most) & (least >= 0)).tolist():
+        cell_id = cells[least[i]].cell_id
+        these, n = values[offsets[i] : offsets[i + 1]], int(counted[i])
+        before, n_before = counts.get(cell_id, (these, 0))
+        if len(before) != len(these):
+            differ.add(cell_id)
+        else:
+            counts[cell_id] = (before + these if n_before else these), n_before + n
+    return {cell_id: each for cell_id, each in counts.items() if cell_id not in differ}
+
+
+def _index(values: pa.Array | pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
+    """The place of each value among others that are all different; −1 where it is not there."""
+    return pc.fill_null(pc.index_in(values, among), -1).to_numpy()
 
 
 class Paired:
@@ -103,10 +147,13 @@ class Paired:
         self.measure, self.places = measure, places
         self._runs = runs
         self.facts = self._facts()
-        status = np.append(runs["status"].to_numpy(), "missing")
-        values = np.append(runs[measure.name].to_numpy(float), np.nan)
-        self.done = tuple(np.where(status[place] == "done", values[place], np.nan) for place in places)
-        diverged = [status[place] == "diverged" for place in places]
+        there = [place >= 0 for place in places]  # elsewhere the last run is looked up, and left out again
+        values = runs[measure.name].to_numpy(float)
+        done, diverged = ((runs["status"] == status).to_numpy(bool) for status in ("done", "diverged"))
+        self.done = tuple(
+            np.where(known & done[place], values[place], np.nan) for known, place in zip(there, places, strict=True)
+        )
+        diverged = [known & diverged[place] for known, place in zip(there, places, strict=True)]
         self.both = np.all([np.isfinite(x) | y for x, y in zip(self.done, diverged, strict=True)], axis=0)
         self.diverged = tuple(each & self.both for each in diverged)
         worst = measure.worst(self.facts, *self.done)
@@ -134,6 +181,6 @@ class Paired:
         facts = {}
         sizes = ("train_examples", "val_examples", "test_examples")
         for name, otherwise in (("classes", 2), ("epochs", 1), *((size, 1) for size in sizes)):
-            values = np.append(np.nan_to_num(self._runs[name].to_numpy(float), nan=0.0), 0.0)[rows].max(0)
+            values = np.where(rows >= 0, np.nan_to_num(self._runs[name].to_numpy(float)[rows]), 0.0).max(0)
             facts[name] = np.where(values > 0, values, otherwise)
         return facts

@@ -96,12 +96,19 @@ class Store:
         is_failed = pc.equal(chosen["status"], "failed")
         return _made(chosen.filter(is_finished(chosen))), set(chosen.filter(is_failed)["run_id"].to_pylist())
 
-    def read(self, name: str) -> pa.Table:
-        """Rows of table `name` that count. In `runs`, one a run: its accepted finished row, else its last failed one."""
+    def read(self, name: str, of: pa.Table | None = None) -> pa.Table:
+        """Rows of table `name` that count. In `runs`, one a run: its accepted finished row, else its last failed one.
+
+        of: accepted rows of `runs`, or their run_id and trial alone. Of `curves` and `examples` only the rows that belong
+        to them are given, and `runs` is not read again.
+        """
         if name == "runs":
             return one_a_run(self._rows("runs")).sort_by("run_id")
-        accepted = one_a_run(self._rows("runs", VERSIONS))
-        accepted = accepted.filter(is_finished(accepted))
+        if of is None:
+            accepted = one_a_run(self._rows("runs", VERSIONS))
+            accepted = accepted.filter(is_finished(accepted))
+        else:
+            accepted = of.select(["run_id", "trial"]).drop_null()
         # A conflict leaves other rows of one trial: one of each key stands for it, so that nothing counts twice.
         if name == "examples":
             return _one_a_trial(self._rows(name, keep=lambda rows: pc.is_in(rows["trial"], accepted["trial"])))
@@ -111,6 +118,17 @@ class Store:
             return pc.equal(accepted["trial"].take(at), rows["trial"])
 
         return _one_a_key(self._rows(name, keep=counts), ["run_id", "epoch", "split"])
+
+    def find(self, run_ids: pa.Array, beyond: int) -> tuple[pa.Table, pa.Table]:
+        """The accepted rows of these runs, one for each id in its place, null where there is none; and the finished rows
+        with seeds from `beyond` on. The files are read once.
+        """
+
+        def keep(rows: pa.Table) -> pa.ChunkedArray:
+            return pc.or_kleene(pc.is_in(rows["run_id"], run_ids), _extra(rows, beyond))
+
+        rows = one_a_run(self._rows("runs", keep=keep))
+        return rows.take(pc.index_in(run_ids, rows["run_id"])), rows.filter(_extra(rows, beyond))
 
     def conflicts(self) -> pd.DataFrame:
         """Finished rows of one run by one engine, code and data whose measurements differ: a broken promise."""
@@ -148,6 +166,10 @@ class Store:
 
 def is_finished(rows: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(rows["status"], pa.array(FINISHED))
+
+
+def _extra(rows: pa.Table, beyond: int) -> pa.ChunkedArray:
+    return pc.and_(is_finished(rows), pc.greater_equal(rows["seed"], beyond))
 
 
 def repeats(column: pa.ChunkedArray) -> pa.Array:
@@ -203,12 +225,18 @@ def _made(rows: pa.Table) -> dict[str, Made]:
 
 def _one_a_key(rows: pa.Table, keys: list[str]) -> pa.Table:
     """Rows sorted by keys; of several with equal keys the first by its other columns."""
-    rows = rows.sort_by([(name, "ascending") for name in [*keys, *(c for c in rows.column_names if c not in keys)]])
-    if len(rows) < 2:
+    rows = rows.sort_by([(name, "ascending") for name in keys])
+    if len(rows) < 2 or not pc.any(_same_as_before(rows, keys)).as_py():
         return rows
-    same = [pc.equal(rows[key].combine_chunks()[1:], rows[key].combine_chunks()[:-1]) for key in keys]
-    again = functools.reduce(pc.and_, same)
-    return rows.filter(pa.concat_arrays([pa.array([True]), pc.invert(again)])) if pc.any(again).as_py() else rows
+    rows = rows.sort_by([(name, "ascending") for name in [*keys, *(c for c in rows.column_names if c not in keys)]])
+    first = pc.invert(_same_as_before(rows, keys))
+    return rows.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
+def _same_as_before(rows: pa.Table, keys: list[str]) -> pa.Array:
+    """Of each row but the first, whether its keys are those of the row before it."""
+    columns = [rows[key].combine_chunks() for key in keys]
+    return functools.reduce(pc.and_, (pc.equal(column[1:], column[:-1]) for column in columns))
 
 
 def _one_a_trial(rows: pa.Table) -> pa.Table:

@@ -199,6 +199,26 @@ def test_seeds_needed_agree_with_trying_one_after_the_other(planned):
     np.testing.assert_array_equal(st.seeds_needed(m, MARGIN, ALPHA, planned), expected)
 
 
+def test_many_comparisons_at_once_are_what_each_is_alone():
+    rng = np.random.default_rng(20)
+    n, count = 20, 2 * st.COLUMNS + st.BLOCK[1] + 3  # beyond every block
+    d = rng.normal(rng.normal(0, 0.3, count), rng.uniform(0.05, 1, count), (n, count))
+    d[:, ::3] = d[:, ::3].round(1)  # ties
+    d[rng.random(d.shape) < 0.02] = np.nan
+    chosen = [0, 1, 2, st.BLOCK[1] - 1, st.BLOCK[1], st.COLUMNS, count - 1]
+    m = st.moments(d)
+    functions = {
+        "sign_flip": lambda d, m: st.sign_flip(d),
+        "interval": lambda d, m: st.t_interval(m)[1],
+        "half": lambda d, m: st.half_width(m, ALPHA, count),
+        "power": lambda d, m: st.tost_power(m, MARGIN, ALPHA / count),
+        "seeds": lambda d, m: st.seeds_needed(m, MARGIN, ALPHA, count),
+    }
+    for name, function in functions.items():
+        alone = [function(d[:, [i]], st.moments(d[:, [i]]))[0] for i in chosen]
+        assert function(d, m)[chosen].tolist() == alone, name
+
+
 def test_skewness_agrees_with_scipy():
     d = D[:, [i for i in range(D.shape[1]) if i != 8]]  # constant
     np.testing.assert_allclose(st.skewness(d), [oracles.skewness(x) for x in d.T], rtol=1e-9, atol=1e-12)
@@ -217,6 +237,10 @@ def test_test_set_error_agrees_with_a_loop():
     correct_a, correct_b = np.random.default_rng(6).binomial([[5], [9]], 0.7, (2, 40))
     expected = oracles.error_of_test_set(correct_a, 5, correct_b, 9)
     assert st.test_set_error(correct_a, 5, correct_b, 9) == pytest.approx(expected)
+    several = st.test_set_error(
+        np.stack([correct_a] * 2), np.array([5, 1]), np.stack([correct_b] * 2), np.array([9, 9])
+    )
+    assert several == pytest.approx([expected, math.nan], nan_ok=True)
 
 
 # Rules

@@ -5,6 +5,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -134,6 +135,29 @@ def test_curves_are_read_in_the_order_of_runs_and_epochs(tmp_path):
     Store(tmp_path).write({"runs": runs(0, 1), "curves": shuffled})
     read = Store(tmp_path).read("curves").to_pylist()
     assert [(row["run_id"], row["epoch"]) for row in read] == sorted(zip(ids, [1, 1, 0, 0], strict=True))
+
+
+def test_runs_are_found_in_the_order_asked_for_with_nulls_for_those_that_are_not_there(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(0, 1, 2, 5, 6, status=["done", "failed", "diverged", "done", "failed"])})
+    found, beyond = store.find(pa.array(run_ids(2, 9, 0, 1)), beyond=3)
+    assert found["run_id"].to_pylist() == [run_ids(2)[0], None, *run_ids(0, 1)]
+    assert found["status"].to_pylist() == ["diverged", None, "done", "failed"]
+    assert beyond["seed"].to_pylist() == [5]
+
+
+def test_rows_of_given_runs_are_those_of_their_trials(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(0, 1), "curves": curves(0, 1), "examples": examples(0, 1)})
+    store.write({"runs": runs(2, trial="b"), "curves": curves(2, trial="b"), "examples": examples(2, trial="b")})
+    accepted = store.read("runs")
+    for name in ("curves", "examples"):
+        assert store.read(name, of=accepted) == store.read(name)
+    one = accepted.filter(pc.equal(accepted["seed"], 2))
+    assert store.read("curves", of=one)["run_id"].to_pylist() == run_ids(2)
+    assert store.read("examples", of=one)["trial"].to_pylist() == ["b"]
+    other = one.select(["run_id"]).append_column("trial", pa.array(["trial"]))
+    assert len(store.read("curves", of=other)) == 0
 
 
 def test_a_table_with_a_misspelt_column_is_refused():

@@ -257,14 +257,22 @@ def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
 def of_stores(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """Commands around a store by its size."""
     sizes = (1_000, 10_000) if quick else scale.SIZES
-    found = scale.measure(sizes, folder / "stores", times={"plan": 2, "validate": 1} if quick else {})
+    found = scale.measure(
+        sizes, folder / "stores", times={"plan": 2, "validate": 1, "statistics": 2, "report": 1} if quick else {}
+    )
     raw["stores"] = found
     seconds = {(each["what"], each["size"]): each["seconds"] for each in found}
+    memory = {(each["what"], each["size"]): each["peak_bytes"] / 2**30 for each in found}
     rows = []
     for what in scale.REPETITIONS:
         times = seconds[what, sizes[-1]]
         if what == "plan":
             rows.append(at_most(f"plan over a store of {sizes[-1]:,} finished runs", times, "s", 10, 3))
+        if what == "statistics":
+            rows.append(at_most(f"statistics of {sizes[-2]:,} runs, one core", seconds[what, sizes[-2]], "s", 5, 0))
+        if what == "report":
+            rows.append(at_most(f"whole report of {sizes[-1]:,} runs", times, "s", 60, 20))
+            rows.append(at_most("its peak memory", [memory[what, sizes[-1]]], "GiB", 4, 2))
         growth = median(times) / median(seconds[what, sizes[-2]])
         rows.append(
             at_most(f"{what}: growth from {sizes[-2]:,} to {sizes[-1]:,} ({median(times):.1f} s)", [growth], "×", 11, 0)

@@ -1,8 +1,9 @@
-"""Time of what goes around a store, by its size: plan, compact, and then plan and validate of the compacted store.
+"""Time of what goes around a store, by its size: plan, compact, and then plan, validate and report the compacted store.
 
 $ python tests/bench/scale.py [RUNS ...]
 
-Each is a whole process, its start included. A plan is repeated; what takes minutes, or can be done only once, is not.
+Each is a whole process, its start included, but `statistics`: only from the store to its verdicts, on one core. The store
+has three arms, so that a million runs are 16,665 comparisons in each contrast and metric.
 """
 
 import os
@@ -20,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic import generate
 
-ROOT = Path(__file__).parents[2]
+BENCH, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 SIZES = (10_000, 100_000, 1_000_000)
-REPETITIONS = {"plan of small files": 1, "compact": 1, "plan": 5, "validate": 3}  # in this order
+ARMS = ("none", "before", "after")
+# In this order.
+REPETITIONS = {"plan of small files": 1, "compact": 1, "plan": 5, "validate": 3, "statistics": 5, "report": 3}
 
 
 def measure(
@@ -37,7 +40,7 @@ def measure(
         for size in sizes:
             kept = Path(folder or temporary) / str(size)
             if not kept.exists():
-                generate(size, kept)
+                generate(size, kept, ARMS)
             copy = kept.with_name(f"{size}-compacted")
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(kept, copy, copy_function=os.link)  # files of a store never change
@@ -49,20 +52,29 @@ def measure(
         return results
 
 
-def _timed(command: str, folder: Path) -> tuple[float, int]:
-    """Wall seconds and peak bytes of a command."""
-    words = [command, str(folder / "synthetic.toml"), "--store", str(folder / "store")]
+def _timed(what: str, folder: Path) -> tuple[float, int]:
+    """Seconds and peak bytes of a command, or of the statistics alone."""
+    grid, store = str(folder / "synthetic.toml"), str(folder / "store")
+    alone = what == "statistics"
+    command = [str(BENCH / "verdicts.py"), grid, store] if alone else ["-m", "normorder", what, grid, "--store", store]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "normorder", *words], stdout=subprocess.DEVNULL, cwd=ROOT)
+    # A report is written below the folder where its command runs.
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, cwd=folder, env=environment, text=True
+    )
+    told = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.stdout.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
-    return time.perf_counter() - start, used.ru_maxrss * 1024  # Linux counts in KiB
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return float(told) if alone else wall, used.ru_maxrss * 1024  # Linux counts in KiB
 
 
 def lines(results: Iterable[dict]) -> list[str]:
-    """A line for each result: median, how often, and the growth from the size before."""
+    """A line for each result: median, range, how often, and the growth from the size before."""
     told, before = [], {}
     for each in results:
         median = statistics.median(each["seconds"])
@@ -71,8 +83,9 @@ def lines(results: Iterable[dict]) -> list[str]:
             size, seconds = before[each["what"]]
             growth = f", {median / seconds:.1f} times that of {size:,}"
         before[each["what"]] = each["size"], median
+        often = f"{min(each['seconds']):.2f} to {max(each['seconds']):.2f}, n = {len(each['seconds'])}"
         told.append(
-            f"{each['what']} at {each['size']:,} runs: {median:.2f} s (n = {len(each['seconds'])}{growth}), "
+            f"{each['what']} at {each['size']:,} runs: {median:.2f} s ({often}{growth}), "
             f"peak {each['peak_bytes'] / 2**20:,.0f} MiB"
         )
     return told

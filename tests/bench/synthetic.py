@@ -1,12 +1,13 @@
 """Valid stores of any size with a planted effect: as many files as a sweep writes, every row as a training leaves it.
 
-$ python tests/bench/synthetic.py RUNS FOLDER
+$ python tests/bench/synthetic.py RUNS FOLDER [ARM ARM ...]
 
-makes FOLDER/synthetic.toml and FOLDER/store. The accuracy of `after` exceeds that of `before` by SHIFT in every cell.
+makes FOLDER/synthetic.toml and FOLDER/store. The accuracy of `after` exceeds that of other arms by SHIFT in every cell.
 """
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simulated import AFTER, BEFORE, PROVENANCE
+from simulated import AFTER, BEFORE, NONE, PROVENANCE
 
 import harness
 from grids import Cell, Grid, run_ids
@@ -24,13 +25,14 @@ from results import METRICS, Store, table
 
 SEEDS = 20  # of each cell, and of each trial
 SHIFT, NOISE = 0.05, 0.01
-WIDTHS = 25
+WIDTHS = 15
+ORDERS = {"none": NONE, "before": BEFORE, "after": AFTER}
 CELLS_A_TABLE = 250  # made at once: Arrow's cost is a table's, not a row's
 GRID = """# Does the report find what was planted?
 [axes]
 dataset      = ["digits"]
 architecture = ["mlp"]
-order        = ["{before}", "{after}"]
+order        = {orders}
 activation   = ["relu"]
 depth        = [2]
 width        = {widths}
@@ -43,26 +45,31 @@ epochs = 1
 count = {seeds}
 
 [analysis]
-arms      = {{ before = "{before}", after = "{after}" }}
-contrasts = ["after - before"]
+arms      = {{ {arms} }}
+contrasts = {contrasts}
 margin    = {{ test_accuracy = 0.02 }}
 """
 
 
-def write_grid(runs: int, folder: Path) -> Path:
-    """A grid of `runs` runs, a multiple of 40, or as many as make whole axes."""
-    pairs = runs // SEEDS // 2
-    widths = next(n for n in range(min(WIDTHS, pairs), 0, -1) if pairs % n == 0)
+def write_grid(runs: int, folder: Path, arms: Sequence[str]) -> Path:
+    """A grid of `runs` runs, or of somewhat fewer that make whole axes; every arm is compared with those before it."""
+    pairs = runs // SEEDS // len(arms)
+    widths = min(WIDTHS, pairs)
     lrs = [round(0.0001 * i, 4) for i in range(1, pairs // widths + 1)]
     path = folder / "synthetic.toml"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(GRID.format(before=BEFORE, after=AFTER, widths=list(range(8, 8 + widths)), lrs=lrs, seeds=SEEDS))
+    text = GRID.format(
+        orders=[ORDERS[arm] for arm in arms], arms=", ".join(f"{arm} = '{ORDERS[arm]}'" for arm in arms),
+        contrasts=[f"{b} - {a}" for a, b in itertools.combinations(arms, 2)],
+        widths=list(range(8, 8 + widths)), lrs=lrs, seeds=SEEDS,
+    )  # fmt: skip
+    path.write_text(text)
     return path
 
 
-def generate(runs: int, folder: str | Path) -> tuple[Path, Path]:
-    """Write a grid of `runs` runs and a store in which all are done; gives the paths of both."""
-    path = write_grid(runs, Path(folder))
+def generate(runs: int, folder: str | Path, arms: Sequence[str] = ("before", "after")) -> tuple[Path, Path]:
+    """Write a grid of about `runs` runs and a store in which all are done; gives the paths of both."""
+    path = write_grid(runs, Path(folder), arms)
     grid = Grid.read(path, {**harness.choices(), "metric": METRICS})
     store, data = Store(Path(folder) / "store"), datasets.load("digits")
     how = {**PROVENANCE, "code": code_version("mlp"), "data": data.checksum}
@@ -111,6 +118,6 @@ def _tables(
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    print(*generate(int(sys.argv[1]), sys.argv[2]))
+    print(*generate(int(sys.argv[1]), sys.argv[2], sys.argv[3:] or ("before", "after")))
