@@ -30,6 +30,7 @@ class Results(NamedTuple):
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
+    remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
 
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
@@ -44,7 +45,7 @@ def gather(grid: Grid, store: Store) -> Results:
     if stored.empty:
         raise ReportError(f"{store.path}: the store is empty; run the sweep of {grid.name} first")
     cells = list(grid.cells())
-    seeds = range(grid.seeds.count)
+    seeds = grid.seeds.every
     planned = list(grid.runs())
     runs = pd.DataFrame([{**dict(run.cell), "seed": run.seed} for run in planned])
     runs.insert(0, "run_id", [run.run_id for run in planned])
@@ -71,7 +72,7 @@ def gather(grid: Grid, store: Store) -> Results:
 
 def _unplanned(grid: Grid, stored: pd.DataFrame) -> frozenset:
     """(pair, order) of the cells of which the store holds finished runs with seeds beyond the grid's."""
-    extra = stored[(stored["seed"] >= grid.seeds.count) & (stored["status"] != "failed")]
+    extra = stored[(stored["seed"] >= len(grid.seeds.every)) & (stored["status"] != "failed")]
     if extra.empty:
         return frozenset()
     cells = set(extra[[*FIELDS_OF_A_PAIR, "order"]].itertuples(index=False, name=None))

@@ -81,6 +81,13 @@ def test_without_a_store_every_run_is_missing(grid):
     assert (plan.finished, plan.failed, plan.outdated) == (0, 0, {})
 
 
+def test_tuning_seeds_are_planned_like_all_others(tmp_path):
+    grid = read(tmp_path, TEXT.replace("[recipe]", "[nuisance]\nlr = [0.1, 0.01]\n\n[recipe]"))
+    plan = make_plan(grid, finished(run for run in grid.runs() if run.seed < 5), (), DATA)
+    assert plan.missing == tuple(run for run in grid.runs() if run.seed >= 5)
+    assert {run.seed for run in plan.missing} == set(range(5, 10))
+
+
 def test_a_finished_grid_has_nothing_missing(grid):
     plan = make_plan(grid, finished(grid.runs()), (), DATA)
     assert (plan.missing, plan.finished) == ((), 40)
