@@ -410,6 +410,17 @@ def test_frequencies_do_not_depend_on_the_blocks_in_which_cells_are_counted(monk
     np.testing.assert_array_equal(frequencies(scores), whole)
 
 
+@pytest.mark.parametrize("errors", [0.0, 0.25, 0.5, 1.0, 2.0])
+def test_a_wrong_choice_that_is_not_noted_costs_little(errors):
+    """errors: by how many standard errors one of two rates is truly better."""
+    scores = np.random.default_rng(5).normal(0, math.sqrt(0.5), (TUNING, 2, 1, 5000))  # their difference has sd 1
+    scores[:, 1] += errors / math.sqrt(TUNING)
+    wrong = (scores.mean(0)[0] > scores.mean(0)[1]) & (frequencies(scores)[0] >= SURE)
+    assert errors * wrong.mean() < 0.07
+    if errors == 2:
+        assert 0.08 < (frequencies(scores)[1] < SURE).mean() < 0.14
+
+
 @pytest.mark.parametrize(("rate", "noted"), [(0.003, True), (0.01, False), (0.03, False), (0.1, True)])
 def test_a_chosen_rate_at_an_edge_is_noted(tmp_path, rate, noted):
     rates = (0.01, 0.1, 0.003, 0.03)
