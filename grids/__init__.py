@@ -28,6 +28,7 @@ from pydantic import (
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
 TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
 FEWEST_TUNING = 5  # seeds that choose among values; also how many do where a grid does not say
+TUNING_FROM = 10_000  # their range, which no count of seeds reaches: what chose is never compared
 
 
 class WrongUse(ValueError):
@@ -174,15 +175,15 @@ class Run(NamedTuple):
 class Seeds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: Integer = Field(ge=1, description="seeds of every cell that are compared, those after the tuning seeds")
+    count: Integer = Field(ge=1, le=TUNING_FROM, description="seeds 0 to count - 1 of every cell, which are compared")
     tuning: Integer = Field(
-        0, ge=0, description="seeds 0 to tuning - 1 of every cell, which only choose among the values of the nuisance"
+        0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
     )
 
     @property
-    def every(self) -> range:
+    def every(self) -> tuple[int, ...]:
         """All seeds of a cell: the tuning seeds, then the fresh ones that are compared."""
-        return range(self.tuning + self.count)
+        return *range(TUNING_FROM, TUNING_FROM + self.tuning), *range(self.count)
 
 
 class Primary(BaseModel):

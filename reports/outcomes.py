@@ -72,7 +72,7 @@ def gather(grid: Grid, store: Store) -> Results:
 
 def _unplanned(grid: Grid, stored: pd.DataFrame) -> frozenset:
     """(pair, order) of the cells of which the store holds finished runs with seeds beyond the grid's."""
-    extra = stored[(stored["seed"] >= len(grid.seeds.every)) & (stored["status"] != "failed")]
+    extra = stored[~stored["seed"].isin(grid.seeds.every) & (stored["status"] != "failed")]
     if extra.empty:
         return frozenset()
     cells = set(extra[[*FIELDS_OF_A_PAIR, "order"]].itertuples(index=False, name=None))

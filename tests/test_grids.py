@@ -239,11 +239,11 @@ def test_a_number_of_seeds_can_be_given_in_place_of_the_grids(tmp_path):
 @pytest.mark.parametrize(
     ("text", "tuning"), [(TEXT, 5), (ONE_RATE, 0), (TEXT.replace("[seeds]", "[seeds]\ntuning = 8"), 8)]
 )
-def test_several_values_have_tuning_seeds_before_those_that_are_compared(tmp_path, text, tuning):
+def test_several_values_have_tuning_seeds_that_no_count_reaches(tmp_path, text, tuning):
     grid = read(tmp_path, text)
     assert (grid.seeds.tuning, grid.seeds.count, grid.declared_seeds) == (tuning, 2, 2)
-    assert grid.seeds.every == range(tuning + 2)
-    assert [(run.cell, run.seed) for run in grid.runs()] == list(itertools.product(grid.cells(), range(tuning + 2)))
+    assert grid.seeds.every == (*range(10_000, 10_000 + tuning), 0, 1)
+    assert [(run.cell, run.seed) for run in grid.runs()] == list(itertools.product(grid.cells(), grid.seeds.every))
     assert grid.searched == (("lr",) if tuning else ())
 
 

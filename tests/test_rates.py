@@ -12,7 +12,7 @@ from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, read
 
 import harness
 import normorder
-from grids import FIELDS, Grid
+from grids import FIELDS, TUNING_FROM, Grid
 from harness.plan import Plan
 from reports import figures
 from reports import statistics as st
@@ -56,7 +56,7 @@ def with_status(runs, where, status):
 
 
 def is_tuning(r):
-    return r["seed"] < TUNING
+    return r["seed"] >= TUNING_FROM
 
 
 def results_of(folder, grid, runs):
@@ -92,7 +92,7 @@ def test_only_fresh_seeds_at_the_chosen_rates_are_compared(tmp_path):
     runs = planted(grid, CROSSED)
     row = compare(results_of(tmp_path, grid, runs), ["test_accuracy"]).iloc[0]
     by_run = {(r["cell"].order, r["cell"].lr, r["seed"]): r["test_accuracy"] for r in runs}
-    differences = [by_run[AFTER, 0.01, seed] - by_run[BEFORE, 0.1, seed] for seed in range(TUNING, TUNING + FRESH)]
+    differences = [by_run[AFTER, 0.01, seed] - by_run[BEFORE, 0.1, seed] for seed in range(FRESH)]
     assert row["difference"] == pytest.approx(statistics.fmean(differences))
     assert row["sd"] == pytest.approx(statistics.stdev(differences))
 
@@ -168,7 +168,7 @@ def test_the_comparison_is_that_of_a_grid_in_which_each_arm_had_its_rate_from_th
     assert len(set(rates.values())) > 1
     plain = read_grid(tmp_path, activations, seeds=FRESH, contrasts=contrasts)
     moved = [
-        {**r, "cell": r["cell"].model_copy(update={"lr": 0.1}), "seed": r["seed"] - TUNING}
+        {**r, "cell": r["cell"].model_copy(update={"lr": 0.1}), "seed": r["seed"]}
         for r in runs
         if not is_tuning(r) and r["cell"].lr == rates[r["cell"].activation, r["cell"].order]
     ]
@@ -202,7 +202,7 @@ def test_figures_and_tables_take_the_results_of_chosen_rates_as_they_are(tmp_pat
     results = select(results_of(tmp_path, grid, planted(grid, CROSSED))).results
     runs = results.runs.assign(arm=results.runs["order"].map({AFTER: "after", BEFORE: "before"}))
     assert len(runs) == 2 * 2 * FRESH
-    assert runs["seed"].min() == TUNING
+    assert runs["seed"].max() < TUNING_FROM
     assert [field for field in FIELDS if runs[field].nunique() > 1] == ["order", "activation"]
     assert set(zip(runs["order"], runs["selected_lr"], strict=True)) == {(AFTER, 0.01), (BEFORE, 0.1)}
     drawn = figures.by_arm(runs, "test_accuracy", ["activation"], ["before", "after"])
@@ -212,9 +212,9 @@ def test_figures_and_tables_take_the_results_of_chosen_rates_as_they_are(tmp_pat
 def test_extra_seeds_of_a_chosen_rate_are_unplanned_and_those_of_another_are_not(tmp_path):
     grid = searching(tmp_path)
     more = grid.model_copy(update={"seeds": grid.seeds.model_copy(update={"count": FRESH + 1})})
-    runs = [r for r in planted(more, CROSSED) if r["seed"] < TUNING + FRESH or r["cell"].lr == 0.1]
+    runs = [r for r in planted(more, CROSSED) if r["seed"] != FRESH or r["cell"].lr == 0.1]
     assert "unplanned seeds" in compare(results_of(tmp_path, grid, runs), ["test_accuracy"])["notes"][0]  # of before
-    runs = [r for r in runs if r["seed"] < TUNING + FRESH or r["cell"].order == AFTER]
+    runs = [r for r in runs if r["seed"] != FRESH or r["cell"].order == AFTER]
     assert "unplanned seeds" not in compare(results_of(tmp_path, grid, runs), ["test_accuracy"])["notes"][0]
 
 
@@ -253,7 +253,7 @@ def test_of_equal_rates_the_smaller_is_chosen_in_whatever_order_the_grid_has_the
     runs = []
     for each in grid.runs():
         shifted = np.roll(values, int(each.cell.lr * 100))
-        value = shifted[each.seed] if each.seed < TUNING else 0.5
+        value = shifted[each.seed - TUNING_FROM] if each.seed >= TUNING_FROM else 0.5
         runs.append(run(each.cell, each.seed, val_accuracy=0.0 if each.cell.lr == 0.03 else value))
     assert chosen_rates(select(results_of(tmp_path, grid, runs))) == {BEFORE: 0.1, AFTER: 0.1}
 
@@ -451,7 +451,8 @@ def test_a_choice_that_resampled_seeds_often_change_is_noted(tmp_path, errors, n
     means = {0.01: 0.4, 0.03: 0.6, 0.1: 0.6, 0.3: 0.4}
     runs = []
     for each in grid.runs():
-        shift = apart[each.seed] if each.seed < TUNING and (each.cell.order, each.cell.lr) == (AFTER, 0.1) else 0
+        tunes = each.seed >= TUNING_FROM and (each.cell.order, each.cell.lr) == (AFTER, 0.1)
+        shift = apart[each.seed - TUNING_FROM] if tunes else 0
         shift += 0.1 if (each.cell.order, each.cell.lr) == (BEFORE, 0.03) else 0
         runs.append(run(each.cell, each.seed, val_accuracy=means[each.cell.lr] + shift))
     selected = select(results_of(tmp_path, grid, runs))
