@@ -37,7 +37,9 @@ FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
-SeedCount = Annotated[int | None, typer.Option("--seeds", help="seeds of each cell, in place of the grid's count")]
+SeedCount = Annotated[
+    int | None, typer.Option("--seeds", help="seeds of each cell that are compared, in place of the grid's count")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="run again what other versions of code or data made")]
 Mode = Annotated[
     Literal["eager", "compiled"] | None,
@@ -97,9 +99,10 @@ def naming(path: Path):
 def tell(study: Study, trials: list[Trial], slots: int) -> None:
     """The plan in words, on the terminal."""
     grid, store, _, plan = study
-    cells = sum(1 for _ in grid.cells())
+    cells, seeds = sum(1 for _ in grid.cells()), len(grid.seeds.every)
+    tuning = f" ({grid.seeds.tuning:,} of them choose {', '.join(grid.searched)})" if grid.searched else ""
     print(f"{grid.name}: {grid.question}")
-    print(f"  {cells:,} cells × {grid.seeds.count:,} seeds = {cells * grid.seeds.count:,} runs; store {store.path}")
+    print(f"  {cells:,} cells × {seeds:,} seeds{tuning} = {cells * seeds:,} runs; store {store.path}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
     compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
     print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
@@ -172,7 +175,7 @@ def finish(study: Study, failed: int) -> NoReturn:
     """End a sweep: compact, and the exit code that says whether runs failed or are in conflict."""
     tidy(study.store)
     conflicts = study.store.conflicts()
-    seeds = range(study.grid.seeds.count)
+    seeds = study.grid.seeds.every
     ours = {run_id for cell in study.grid.cells() for run_id in run_ids(cell, seeds)} if len(conflicts) else ()
     rows = conflicts["run_id"].isin(ours).sum()
     if rows:

@@ -1,6 +1,7 @@
 """From outcomes to one row a comparison: cell without order × contrast × metric, each with a verdict.
 
-A family is a metric × contrast; it counts every planned comparison, run or not.
+A family is a metric × contrast; it counts every planned comparison, run or not. Where the grid has several values under
+[nuisance], each arm is compared at the value that its tuning seeds chose, on the fresh seeds.
 """
 
 from collections import defaultdict
@@ -12,9 +13,11 @@ import pandas as pd
 from reports import statistics as st
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, Results
+from reports.rates import fresh, select
 
 COLUMNS = (
-    *FIELDS_OF_A_PAIR, "contrast", "metric", "n", "missing", "mean_a", "mean_b", "difference", "low", "high", "p",
+    *FIELDS_OF_A_PAIR, "lr_a", "lr_b",
+    "contrast", "metric", "n", "missing", "mean_a", "mean_b", "difference", "low", "high", "p",
     "p_holm", "p_bh", "p_sign_flip", "p_equivalence", "p_equivalence_holm", "margin", "effect_size",
     "probability_of_improvement", "variance_ratio", "p_variance", "power", "seeds_needed", "verdict", "sd",
     "low_family", "high_family", "improvement_low", "improvement_high", "diverged_a", "diverged_b", "p_diverged",
@@ -24,7 +27,23 @@ MOST_COUNTS = 2**17  # of test examples at once, an arm: 1 MB, which stays in a 
 
 
 def compare(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
-    """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's."""
+    """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's.
+
+    lr_a, lr_b: of the first and the second arm, `lr` where it is fixed. A field whose value was chosen for each arm is NaN,
+    also where both arms chose the same: it does not tell comparisons apart.
+    """
+    return _compare(select(results).results, metrics)
+
+
+def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
+    """Every comparison at every value that was searched, both arms at the same one, on the fresh seeds: secondary.
+
+    results: as gathered. The families are larger than those of `compare`, since they count all values.
+    """
+    return _compare(fresh(results), metrics)
+
+
+def _compare(results: Results, metrics: Iterable[str] | None) -> pd.DataFrame:
     analysis = results.grid.analysis
     cells = pd.DataFrame([[value for _, value in pair] for pair in results.pairs], columns=list(FIELDS_OF_A_PAIR))
     frames = []
@@ -47,9 +66,11 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     share, improvement_low, improvement_high = st.improvement(pair.d, measure.larger_is_better)
     ratio, p_variance = st.spread(*pair.done)
     p_diverged = st.mcnemar(*pair.diverged, pair.both)
+    rates = results.runs["selected_lr" if "selected_lr" in results.runs else "lr"].to_numpy(float)
     noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)
     finished_mean = st.moments(pair.finished).mean
     numbers = {
+        "lr_a": rates[places[0][0]], "lr_b": rates[places[1][0]],
         "n": m.n, "missing": len(pair.d) - m.n, "mean_a": _means(pair.a), "mean_b": _means(pair.b),
         "difference": m.mean, "low": low, "high": high, "p": test.p, "p_holm": test.p_holm,
         "p_bh": st.benjamini_hochberg(test.p), "p_sign_flip": st.sign_flip(pair.d),
@@ -65,7 +86,6 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         "look": 1,
     }  # fmt: skip
     g1 = st.skewness(pair.d)
-    extra = {cell for cell, order in results.unplanned if order in orders}
     notes = {
         "n < 5": m.n < st.FEWEST_PAIRS,
         "no margin": np.full(count, margin is None),
@@ -77,7 +97,8 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         | (np.isnan(finished_mean) & (m.n > 0)),
         **_extremes(pair, margin),
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
-        "unplanned seeds": np.array([bool(extra) and results.pairs[i] in extra for i in columns], bool),
+        **{note: _of_either(results, columns, orders, arms) for note, arms in results.remarks},
+        "unplanned seeds": _of_either(results, columns, orders, results.unplanned),
     }
     frame = cells.take(columns).reset_index(drop=True)
     return frame.assign(contrast=contrast, metric=measure.name, **numbers, notes=_joined(notes))
@@ -128,6 +149,12 @@ class Tests:
             same = st.holm_rejects_with(self.p_equivalence, self._tost(d, finished), self.alpha)
         rejected = self.rejects[1].sum() - self.rejects[1] + same
         return self._verdicts(m, different, same, rejected) != self.verdicts
+
+
+def _of_either(results: Results, columns: np.ndarray, orders: tuple[str, str], arms: frozenset) -> np.ndarray:
+    """Of which comparisons one of the two arms is among these (pair, order). bool (K,)"""
+    cells = {cell for cell, order in arms if order in orders}
+    return np.array([bool(cells) and results.pairs[i] in cells for i in columns], bool)
 
 
 def _means(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from grids import FIELDS, Cell, Grid, WrongUse, run_ids
+from grids import FIELDS, TUNING_FROM, Cell, Grid, WrongUse, run_ids
 from reports import statistics as st
 from reports.measures import Measure, derive
 from results import Store
@@ -35,6 +35,7 @@ class Results(NamedTuple):
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
+    remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
 
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
@@ -45,9 +46,9 @@ class Results(NamedTuple):
 
 def gather(grid: Grid, store: Store) -> Results:
     """Read the planned runs. ReportError where the store holds none of them, or only one arm."""
-    cells, seeds = list(grid.cells()), grid.seeds.count
-    ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, range(seeds))], pa.string())
-    found, unplanned = store.find(ids, beyond=seeds)
+    cells, seeds = list(grid.cells()), grid.seeds.every
+    ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
+    found, unplanned = store.find(ids, range(grid.seeds.count, TUNING_FROM))
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})
     runs = pd.concat([_planned(cells, seeds, ids), found.drop_columns(["run_id", *FIELDS, "seed"]).to_pandas()], axis=1)
     del found
@@ -63,16 +64,16 @@ def gather(grid: Grid, store: Store) -> Results:
     if len(arms) < 2 or len(present) < 2:
         arm = f"only the arm {present[0]!r}" if present else "no arm"
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
-    pairs, place = _places(cells, seeds)
-    return Results(grid, runs, pairs, place, _unplanned(unplanned), _example_counts(store, accepted, cells, seeds))
+    pairs, place = _places(cells, len(seeds))
+    return Results(grid, runs, pairs, place, _unplanned(unplanned), _example_counts(store, accepted, cells, len(seeds)))
 
 
-def _planned(cells: Sequence[Cell], seeds: int, ids: pa.Array) -> pd.DataFrame:
+def _planned(cells: Sequence[Cell], seeds: Sequence[int], ids: pa.Array) -> pd.DataFrame:
     """A row a run, seeds fastest: run_id, its cell's fields, seed, cell_id. Each cell is asked once, not for every seed."""
     frame = pd.DataFrame([attrgetter(*FIELDS)(cell) for cell in cells], columns=list(FIELDS))
     frame["seed"], frame["cell_id"] = 0, [cell.cell_id for cell in cells]
-    frame = frame.take(np.repeat(np.arange(len(cells)), seeds)).reset_index(drop=True)
-    frame["seed"] = np.tile(np.arange(seeds), len(cells))
+    frame = frame.take(np.repeat(np.arange(len(cells)), len(seeds))).reset_index(drop=True)
+    frame["seed"] = np.tile(seeds, len(cells))
     frame.insert(0, "run_id", ids.to_pandas())
     return frame
 

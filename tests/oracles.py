@@ -284,7 +284,11 @@ def family(grid, rows, metric, contrast, examples=None):
         c["verdict"] = verdict(c["n"], different, equivalent, half, margin, diverged)
     for i, c in enumerate(family):
         c["notes"] = "; ".join(_notes(c, margin, metric, _one_pair_decides(family, i, margin, alpha)))
-    return [{**dict(c["pair"]), "contrast": contrast, "metric": metric, **c} for c in family]
+    rates = [dict.fromkeys(("lr_a", "lr_b"), dict(c["pair"])["lr"]) for c in family]
+    return [
+        {**dict(c["pair"]), **lrs, "contrast": contrast, "metric": metric, **c}
+        for c, lrs in zip(family, rates, strict=True)
+    ]
 
 
 def _outcomes(store, pair, orders, seeds, metric):
