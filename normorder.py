@@ -194,6 +194,25 @@ def report(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None, seeds: S
         print(line)
 
 
+@app.command("export")
+def export_command(
+    form: Annotated[
+        Literal["csv", "parquet", "latex", "markdown"],
+        typer.Option("--format", help="csv and parquet have every column, latex and markdown those to be read"),
+    ],
+    grid_path: GridPath = DEFAULT_GRID,
+    store: StorePath = None,
+    seeds: SeedCount = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the file [reports/build/<grid>]")] = None,
+) -> None:
+    """Write the table of comparisons of a grid as a file, without the report."""
+    from reports.export import export
+
+    grid, where = open_grid(grid_path, store, seeds)
+    for line in export(grid, where, form, out or Path("reports/build") / grid.name):
+        print(line)
+
+
 @app.command("compact")
 def compact_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
     """Merge the small files of a grid's store into few large ones, as a sweep does by itself where there are many."""
