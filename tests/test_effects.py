@@ -304,6 +304,15 @@ def test_the_interval_of_tau_covers_95_percent(n):
     assert not within(share_inside((wrong.low, wrong.high), tau), 0.95, draws)
 
 
+@pytest.mark.parametrize(("sds", "share"), [(np.geomspace(0.3, 2.3, 12), 0.93), (np.array([10.0, *[1] * 11]), 0.84)])
+def test_cells_of_unequal_spread_feign_a_tau_as_often_as_is_said(sds, share):
+    draws = 8000
+    found = fx.between_cells(simulated(np.random.default_rng(16), 10, 12, draws, sd=sds)[0])
+    assert abs((found.low == 0).mean() - share) < 0.01
+    even = fx.between_cells(simulated(np.random.default_rng(16), 10, 12, draws)[0])
+    assert within((even.low == 0).mean(), 0.975, draws)
+
+
 @pytest.mark.parametrize("n", [5, 10, 20, 50])
 def test_the_interval_over_cells_covers_95_percent(n):
     rng, draws = np.random.default_rng(11), 8000
