@@ -73,7 +73,8 @@ def between_cells(d: Array, floor: Array | float = 0.0, level: float = st.LEVEL)
     Model: effect of the cell + of the seed + residual of equal variance in all cells; tau² = (MS_cells − MS_residual) / n,
     at least 0. Interval: that of Tukey (1951) and Williams (1962), from the quantiles of F(K − 1, (n − 1)(K − 1)), which
     say where tau is 0, and of χ²(K − 1), which make it exact where tau is large. Integrated for 10 to 54 cells and 2 to 50
-    seeds, its coverage at level 95 % is 95 to 96.7 %, and 97.5 % where tau is 0.
+    seeds, its coverage at level 95 % is 95 to 96.7 %, and 97.5 % where tau is 0. Simulated for 12 cells whose residual sds
+    differ eightfold it is 93 % or more; with one sd ten times the others 84 % at tau = 0, where it sees a tau too often.
     """
     n, count = d.shape[:2]
     if min(n, count) < 2:

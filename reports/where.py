@@ -225,7 +225,7 @@ def export(where: Where) -> pd.DataFrame:
     table = pd.DataFrame([*rows, *where.effects.to_dict("records"), *where.joint.to_dict("records")])
     table = table.assign(metric=where.measure.name, contrast=where.contrast).reindex(columns=list(EXPORT))
     texts = [name for name in EXPORT if name not in (*NUMBERS, "n", "cells")]
-    table[texts] = table[texts].fillna("").astype(str)
+    table[texts] = table[texts].astype(object).fillna("").astype(str)
     return table.astype({**dict.fromkeys(NUMBERS, float), "n": int, "cells": int})
 
 

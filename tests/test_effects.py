@@ -216,7 +216,7 @@ def test_effects_in_a_grid_with_holes_are_those_that_were_planted_and_plain_mean
         assert levels.ravel().tolist() == list(range(len(effect)))
         np.testing.assert_allclose((d @ weights)[0], effect, atol=1e-12)
         plain = [d[:, RAGGED[:, axis] == level].mean() - d.mean() for level in range(len(effect))]
-        assert not np.allclose(plain, effect, atol=0.1)
+        assert np.abs(plain - effect).max() > 0.05
 
 
 def test_an_interaction_is_planted_and_found_beside_a_third_axis_with_holes():
@@ -302,6 +302,15 @@ def test_the_interval_of_tau_covers_95_percent(n):
     right, wrong = fx.between_cells(d), fx.between_cells(rng.permuted(d, axis=0))
     assert within(share_inside((right.low, right.high), tau), 0.95, draws)
     assert not within(share_inside((wrong.low, wrong.high), tau), 0.95, draws)
+
+
+@pytest.mark.parametrize(("sds", "share"), [(np.geomspace(0.3, 2.3, 12), 0.93), (np.array([10.0, *[1] * 11]), 0.84)])
+def test_cells_of_unequal_spread_feign_a_tau_as_often_as_is_said(sds, share):
+    draws = 8000
+    found = fx.between_cells(simulated(np.random.default_rng(16), 10, 12, draws, sd=sds)[0])
+    assert abs((found.low == 0).mean() - share) < 0.01
+    even = fx.between_cells(simulated(np.random.default_rng(16), 10, 12, draws)[0])
+    assert within((even.low == 0).mean(), 0.975, draws)
 
 
 @pytest.mark.parametrize("n", [5, 10, 20, 50])
