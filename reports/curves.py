@@ -115,7 +115,8 @@ def thresholds(runs: pd.DataFrame) -> dict[str, float]:
     final = runs["val_accuracy"].where(runs["status"] == "done").mask(runs["status"] == "diverged", guess)
     means = final.groupby([runs["dataset"], runs["cell_id"]]).mean()
     best, guess = means.groupby("dataset").max(), guess.groupby(runs["dataset"]).max()
-    return {name: float(guess[name] + HALFWAY * (best[name] - guess[name])) for name in best.index[best > guess]}
+    learnt = best.index[best - guess > 1e-9]  # more than a mean of equal numbers is off by rounding
+    return {name: float(guess[name] + HALFWAY * (best[name] - guess[name])) for name in learnt}
 
 
 def of_curves(accuracy: Array, epochs: Array, threshold: Array) -> dict[str, Array]:
