@@ -276,7 +276,7 @@ def measures_by_loop(runs, accuracies):
 
 
 def over_epochs_by_loop(results, values, kind, contrast):
-    """Rows (epoch, n, diverged, difference, low, high) in the order of over_epochs."""
+    """Rows (epoch, n, diverged, difference, low, high, low_family, high_family) in the order of over_epochs."""
     of = {}
     for i, r in results.runs.iterrows():
         pair = tuple((name, r[name]) for name, _ in results.pairs[0])
@@ -295,9 +295,10 @@ def over_epochs_by_loop(results, values, kind, contrast):
             a, b = ([worst if x else y for x, y in zip(*arm, strict=True)] for arm in zip(lost, arms, strict=True))
             d = [x - y for x, y in zip(a, b, strict=True)]
             floor = (1 / VALIDATION if kind == "accuracy" else 1e-6) / math.sqrt(6)
-            low, high = oracles.t_interval(d, 1 - 0.05 / len(shown), floor)
+            cell = oracles.t_interval(d, 1 - 0.05 / len(shown), floor)
+            family = oracles.t_interval(d, 1 - 0.05 / len(shown) / len(results.pairs), floor)
             diverged = sum(math.isfinite(x) and (y or z) for x, y, z in zip(d, *lost, strict=True))
-            rows.append((epoch, len(oracles.present(d)), diverged, oracles.mean(d), low, high))
+            rows.append((epoch, len(oracles.present(d)), diverged, oracles.mean(d), *cell, *family))
     return rows
 
 
@@ -346,7 +347,8 @@ def test_differences_over_epochs_agree_with_a_loop_over_cells_and_epochs(acciden
     results, store = accidents
     over = curves.over_epochs(results, curves.read(results, store), f"val_{kind}", "after - before")
     expected = over_epochs_by_loop(results, as_the_store_says(results, store)[kind], kind, "after - before")
-    found = over[["epoch", "n", "diverged", "difference", "low", "high"]].to_numpy(float)
+    columns = ["epoch", "n", "diverged", "difference", "low", "high", "low_family", "high_family"]
+    found = over[columns].to_numpy(float)
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-9, atol=1e-12)
     assert over["activation"].tolist() == [a for a in ("relu", "tanh", "elu") for _ in range(3 + 20)]
     assert (over["diverged"] > 0).any()
@@ -712,8 +714,9 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
         "one epoch, and 3 % are not after their last: these count as one epoch more, and so do runs that diverged."
     )
     assert words[1] == (
-        "In validation accuracy, after − before: zero lies outside the 95 % band over a cell's epochs in some epoch of 1 "
-        "of 2 cells, and in the last epoch of 0. The difference is gone by the last epoch in: relu. Its sign turns in: relu."
+        "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
+        "1 of 2 cells, and in the last epoch of 0. The difference is gone by the last epoch in: relu. Its sign turns in: "
+        "relu."
     )
     assert words[2].startswith(
         "Test accuracy with running averages is another than with statistics re-estimated over the training part in "
