@@ -134,6 +134,20 @@ def test_planted_differences_of_speed_are_found(tmp_path):
     assert (row["verdict"], row["probability_of_improvement"]) == ("different", 0)
 
 
+def test_a_store_older_than_the_number_of_validation_examples_shows_differences_too(tmp_path):
+    grid, noise = read_grid(tmp_path, seeds=8), exactly(8, 0.05, 0.005)
+
+    def change(planned):
+        shift = noise[planned.seed] * (planned.cell.order == AFTER)
+        return {"accuracies": np.array(RISING) + shift, "val_examples": None}
+
+    results, store = results_of(tmp_path, grid, steady(grid, change))
+    found = curves.read(results, store)
+    row = compare(curves.with_curves(results, store, found)[0], ["first_epoch_val_accuracy"]).iloc[0]
+    assert (row["difference"], row["sd"], row["verdict"]) == (pytest.approx(0.05), pytest.approx(0.005), "different")
+    assert (curves.over_epochs(results, found, "val_accuracy", "after - before")["low"] > 0.03).all()
+
+
 # Thresholds
 
 
@@ -183,7 +197,7 @@ def test_curves_of_another_trial_are_without_effect(tmp_path):
     runs = steady(grid)
     results, store = results_of(tmp_path, grid, runs)
     before, _ = curves.with_curves(results, store)
-    other = [{**row, "accuracies": [0.99] * 21} for row in runs]
+    other = [{**row, "accuracies": [0.99] * 21, "losses": [0.01] * 21} for row in runs]
     store.write({"curves": rows_of("another", other)})  # a crash came before its rows of `runs`
     after, _ = curves.with_curves(gather(grid, store), store)
     pd.testing.assert_frame_equal(after.runs, before.runs)
