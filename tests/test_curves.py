@@ -48,8 +48,9 @@ def rows_of(name, rows):
 
 
 def results_of(folder, grid, runs, **options):
-    """Results and store of runs with their curves."""
-    store = fill(Store(folder / "store"), runs, **{"curves": rows_of, **options})
+    """Results and store of runs, with their curves where they have any."""
+    have = any("accuracies" in row for row in runs)
+    store = fill(Store(folder / "store"), runs, **{"curves": rows_of if have else None, **options})
     return gather(grid, store), store
 
 
@@ -133,6 +134,20 @@ def test_planted_differences_of_speed_are_found(tmp_path):
     assert (row["verdict"], row["probability_of_improvement"]) == ("different", 0)
 
 
+def test_a_store_older_than_the_number_of_validation_examples_shows_differences_too(tmp_path):
+    grid, noise = read_grid(tmp_path, seeds=8), exactly(8, 0.05, 0.005)
+
+    def change(planned):
+        shift = noise[planned.seed] * (planned.cell.order == AFTER)
+        return {"accuracies": np.array(RISING) + shift, "val_examples": None}
+
+    results, store = results_of(tmp_path, grid, steady(grid, change))
+    found = curves.read(results, store)
+    row = compare(curves.with_curves(results, store, found)[0], ["first_epoch_val_accuracy"]).iloc[0]
+    assert (row["difference"], row["sd"], row["verdict"]) == (pytest.approx(0.05), pytest.approx(0.005), "different")
+    assert (curves.over_epochs(results, found, "val_accuracy", "after - before")["low"] > 0.03).all()
+
+
 # Thresholds
 
 
@@ -182,7 +197,7 @@ def test_curves_of_another_trial_are_without_effect(tmp_path):
     runs = steady(grid)
     results, store = results_of(tmp_path, grid, runs)
     before, _ = curves.with_curves(results, store)
-    other = [{**row, "accuracies": [0.99] * 21} for row in runs]
+    other = [{**row, "accuracies": [0.99] * 21, "losses": [0.01] * 21} for row in runs]
     store.write({"curves": rows_of("another", other)})  # a crash came before its rows of `runs`
     after, _ = curves.with_curves(gather(grid, store), store)
     pd.testing.assert_frame_equal(after.runs, before.runs)
@@ -275,7 +290,7 @@ def measures_by_loop(runs, accuracies):
 
 
 def over_epochs_by_loop(results, values, kind, contrast):
-    """Rows (epoch, n, diverged, difference, low, high) in the order of over_epochs."""
+    """Rows (epoch, n, diverged, difference, low, high, low_family, high_family) in the order of over_epochs."""
     of = {}
     for i, r in results.runs.iterrows():
         pair = tuple((name, r[name]) for name, _ in results.pairs[0])
@@ -294,9 +309,10 @@ def over_epochs_by_loop(results, values, kind, contrast):
             a, b = ([worst if x else y for x, y in zip(*arm, strict=True)] for arm in zip(lost, arms, strict=True))
             d = [x - y for x, y in zip(a, b, strict=True)]
             floor = (1 / VALIDATION if kind == "accuracy" else 1e-6) / math.sqrt(6)
-            low, high = oracles.t_interval(d, 1 - 0.05 / len(shown), floor)
+            cell = oracles.t_interval(d, 1 - 0.05 / len(shown), floor)
+            family = oracles.t_interval(d, 1 - 0.05 / len(shown) / len(results.pairs), floor)
             diverged = sum(math.isfinite(x) and (y or z) for x, y, z in zip(d, *lost, strict=True))
-            rows.append((epoch, len(oracles.present(d)), diverged, oracles.mean(d), low, high))
+            rows.append((epoch, len(oracles.present(d)), diverged, oracles.mean(d), *cell, *family))
     return rows
 
 
@@ -310,7 +326,8 @@ def accidents(tmp_path):
     def change(planned):
         epochs = planned.cell.epochs
         losses = rng.uniform(0.5, 4, epochs + 1)
-        accuracies = list(np.clip(np.linspace(0.1, 0.7, epochs + 1) + rng.normal(0, 0.1, epochs + 1), 0, 1))
+        last = rng.choice([0.15, 0.7])  # one that never reaches the threshold, or one that does
+        accuracies = list(np.clip(np.linspace(0.1, last, epochs + 1) + rng.normal(0, 0.05, epochs + 1), 0, 1))
         fate = rng.choice(["done", "diverged", "failed", "gap"], p=[0.7, 0.15, 0.05, 0.1])
         if planned.cell.activation == "elu" and planned.seed > 1 and planned.cell.order == AFTER:
             fate = "failed"
@@ -335,7 +352,8 @@ def test_measures_agree_with_a_loop_over_runs(accidents):
     assert limits == pytest.approx(expected_limits)
     columns = ["first_epoch_val_accuracy", "mean_val_accuracy", "epochs_to_threshold"]
     np.testing.assert_allclose(found.runs[columns].to_numpy(), np.array(rows), rtol=1e-12)
-    assert found.runs["epochs_to_threshold"].isin([4, 31]).any()
+    assert found.runs["epochs_to_threshold"].isin([4, 31]).sum() > 10
+    assert (found.runs["epochs_to_threshold"] < 31).sum() > 10
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "loss", "calibration_error"])
@@ -343,7 +361,8 @@ def test_differences_over_epochs_agree_with_a_loop_over_cells_and_epochs(acciden
     results, store = accidents
     over = curves.over_epochs(results, curves.read(results, store), f"val_{kind}", "after - before")
     expected = over_epochs_by_loop(results, as_the_store_says(results, store)[kind], kind, "after - before")
-    found = over[["epoch", "n", "diverged", "difference", "low", "high"]].to_numpy(float)
+    columns = ["epoch", "n", "diverged", "difference", "low", "high", "low_family", "high_family"]
+    found = over[columns].to_numpy(float)
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-9, atol=1e-12)
     assert over["activation"].tolist() == [a for a in ("relu", "tanh", "elu") for _ in range(3 + 20)]
     assert (over["diverged"] > 0).any()
@@ -508,8 +527,8 @@ def test_losses_are_shown_in_nats_with_a_scale_for_each_cell(tmp_path):
 
 
 def test_a_figure_of_many_cells_shows_the_first_ones(tmp_path):
-    grid = read_grid(tmp_path, depths=tuple(range(1, figures.MOST_PANELS + 6)), seeds=2)
-    results, store = results_of(tmp_path, grid, steady(grid))
+    grid = read_grid(tmp_path, depths=tuple(range(1, figures.MOST_PANELS + 2)), seeds=2)
+    results, store = results_of(tmp_path, grid, steady(grid), trial=lambda row: "all")
     over = curves.over_epochs(results, curves.read(results, store), "val_accuracy", "after - before")
     titles = [ax.get_title() for ax in curves.band_figure(over, ["depth"]).axes]
     assert [title for title in titles if title] == [f"depth {i + 1}" for i in range(figures.MOST_PANELS)]
@@ -709,8 +728,9 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
         "one epoch, and 3 % are not after their last: these count as one epoch more, and so do runs that diverged."
     )
     assert words[1] == (
-        "In validation accuracy, after − before: zero lies outside the 95 % band over a cell's epochs in some epoch of 1 "
-        "of 2 cells, and in the last epoch of 0. The difference is gone by the last epoch in: relu. Its sign turns in: relu."
+        "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
+        "1 of 2 cells, and in the last epoch of 0. The difference is gone by the last epoch in: relu. Its sign turns in: "
+        "relu."
     )
     assert words[2].startswith(
         "Test accuracy with running averages is another than with statistics re-estimated over the training part in "
