@@ -28,7 +28,7 @@ from pydantic import (
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
 TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
 FEWEST_TUNING = 5  # seeds that choose among values; also how many do where a grid does not say
-TUNING_FROM = 10_000  # their range, which no count of seeds reaches: what chose is never compared
+TUNING_FROM = 10_000  # their range, which no count of seeds may reach beside them: what chose is never compared
 
 
 class WrongUse(ValueError):
@@ -175,7 +175,7 @@ class Run(NamedTuple):
 class Seeds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: Integer = Field(ge=1, le=TUNING_FROM, description="seeds 0 to count - 1 of every cell, which are compared")
+    count: Integer = Field(ge=1, description="seeds 0 to count - 1 of every cell, which are compared")
     tuning: Integer = Field(
         0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
     )
@@ -309,7 +309,7 @@ class _Reader:
             nuisance=fields["nuisance"],
             recipe={key: values[0] for key, values in fields["recipe"].items()},
             exclude=exclude,
-            seeds=declared if seeds is None else self.model(Seeds, "seeds", {**dict(declared), "count": seeds}),
+            seeds=declared if seeds is None else self.seeds({**document["seeds"], "count": seeds}, fields["nuisance"]),
             declared_seeds=declared.count,
             analysis=Analysis(),
         )
@@ -393,6 +393,11 @@ class _Reader:
                     "must be left out, since nothing under [nuisance] has several values",
                 )
             return declared
+        if declared.count > TUNING_FROM:
+            raise self.fail(
+                f"[seeds] count = {declared.count}",
+                f"must be at most {TUNING_FROM}, from where on seeds choose among the values of {', '.join(searched)}",
+            )
         if "tuning" not in values:
             return declared.model_copy(update={"tuning": FEWEST_TUNING})
         if declared.tuning < FEWEST_TUNING:

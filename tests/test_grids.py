@@ -271,6 +271,10 @@ def test_a_number_of_seeds_that_is_given_leaves_the_tuning_seeds_alone(tmp_path)
             r"\[seeds\] tuning = 5: must be left out, .* \[nuisance\]",
         ),
         (
+            TEXT.replace("count = 2", "count = 10001"),
+            r"\[seeds\] count = 10001: must be at most 10000, .* values of lr",
+        ),
+        (
             TEXT.replace('order        = ["weight-act", "weight-bn-act"]', "").replace(
                 "[nuisance]", '[nuisance]\norder = ["weight-act", "weight-bn-act"]'
             ),
@@ -285,6 +289,12 @@ def test_a_number_of_seeds_that_is_given_leaves_the_tuning_seeds_alone(tmp_path)
 def test_a_choice_that_cannot_be_fair_is_an_error(tmp_path, text, words):
     with pytest.raises(GridError, match=f"study.toml: {words}"):
         read(tmp_path, text)
+
+
+def test_a_number_of_seeds_that_is_given_must_not_reach_the_tuning_seeds_either(tmp_path):
+    with pytest.raises(GridError, match=r"count = 10001: must be at most 10000"):
+        read(tmp_path, seeds=10_001)
+    assert read(tmp_path, ONE_RATE, seeds=10_001).seeds.count == 10_001
 
 
 def test_a_value_may_be_left_out_for_all_orders_and_an_order_for_all_values(tmp_path):
