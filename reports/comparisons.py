@@ -26,13 +26,15 @@ COLUMNS = (
 MOST_COUNTS = 2**17  # of test examples at once, an arm: 1 MB, which stays in a core's cache
 
 
-def compare(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
+def compare(
+    results: Results, metrics: Iterable[str] | None = None, contrasts: Iterable[str] | None = None
+) -> pd.DataFrame:
     """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's.
 
     lr_a, lr_b: of the first and the second arm, `lr` where it is fixed. A field whose value was chosen for each arm is NaN,
     also where both arms chose the same: it does not tell comparisons apart.
     """
-    return _compare(select(results).results, metrics)
+    return _compare(select(results).results, metrics, contrasts)
 
 
 def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
@@ -40,15 +42,15 @@ def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd
 
     results: as gathered. The families are larger than those of `compare`, since they count all values.
     """
-    return _compare(fresh(results), metrics)
+    return _compare(fresh(results), metrics, None)
 
 
-def _compare(results: Results, metrics: Iterable[str] | None) -> pd.DataFrame:
+def _compare(results: Results, metrics: Iterable[str] | None, contrasts: Iterable[str] | None) -> pd.DataFrame:
     analysis = results.grid.analysis
     cells = pd.DataFrame([[value for _, value in pair] for pair in results.pairs], columns=list(FIELDS_OF_A_PAIR))
     frames = []
     for metric in metrics or analysis.metrics:
-        for contrast in analysis.contrasts:
+        for contrast in contrasts or analysis.contrasts:
             frames.append(_family(results, cells, measure(metric), contrast))
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 

@@ -13,22 +13,34 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from grids import Grid
-from reports import audit, export, figures, tables
+from reports import audit, claims, export, figures, sections, tables
 from reports.comparisons import compare
 from reports.estimation import estimation
 from reports.measures import measure
 from reports.outcomes import Paired, Results, gather
+from reports.rate_curves import how
+from reports.rates import Selected, select
 from reports.spread import SPREAD, spread, spread_answer
+from reports.where import export as export_effects
+from reports.where import where
 from reports.words import VERDICTS, answer, scope, seeds
 from results import Store
 
+# Compared beside the metrics of the analysis, for the primary contrast alone.
+SECONDARY = (
+    "test_calibration_error", "generalisation_gap", "first_epoch_val_accuracy", "mean_val_accuracy", "epochs_to_threshold",
+)  # fmt: skip
 MOST_SVG = 2_000_000  # characters of all figures in the page; the others are files only
 SECTIONS = {
     "differences": "Where the arms differ",
     "intervals": "Differences and their intervals",
+    "depends": "Where it depends",
     "seeds": "Seed by seed",
     "training": "Training",
+    "growth": "Over epochs, and running averages",
+    "rates": "How the nuisance was chosen",
     "spread": "Variance and divergence",
+    "claims": "Published claims",
     "table": "Every comparison",
     "audit": "Missing and diverged runs",
     "methods": "Methods",
@@ -51,9 +63,15 @@ class Album:
         return {"name": name, "title": title, "about": about, "wide": wide, "svg": svg}
 
 
-def build(grid: Grid, store: Store, folder: Path) -> list[str]:
-    """Write index.html, comparisons.parquet and .csv, runs.csv and figures/ into `folder`; say what was written."""
-    results = gather(grid, store)
+def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None) -> list[str]:
+    """Write index.html, its tables as files and figures/ into `folder`; say what was written.
+
+    own_claims: a file of claims that are judged beside the published ones.
+    """
+    ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
+    gathered = gather(grid, store)
+    selected = select(gathered)
+    results = selected.results
     frame = compare(results)
     arm_of = {order: arm for arm, order in grid.analysis.arms.items()}
     runs = results.runs.assign(arm=results.runs["order"].map(arm_of))
@@ -62,34 +80,56 @@ def build(grid: Grid, store: Store, folder: Path) -> list[str]:
     with export.writing(folder):
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
-        runs.drop(columns="cell_id").to_csv(folder / "runs.csv", index=False)
-        shown = _contents(results, frame, runs, store, album)
+        gathered.runs.drop(columns="cell_id").to_csv(folder / "runs.csv", index=False)
+        shown, beside = _contents(selected, frame, runs, store, ledger, album)
+        for name, table in beside.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
         page.write_text(_template().render(shown), encoding="utf-8")
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
-    files = f"comparisons.csv, comparisons.parquet, runs.csv, and in figures/ as SVG and PNG: {', '.join(album.names)}"
+    tables = ", ".join(f"{name}.csv" for name in ("comparisons", "runs", *beside))
+    files = f"{tables}, comparisons.parquet, and in figures/ as SVG and PNG: {', '.join(album.names)}"
     headline = shown["answer"]["headline"]
     return [headline, f"{len(frame):,} comparisons: {counts}", str(page.resolve()), f"beside it {files}"]
 
 
 def _contents(
-    results: Results, frame: pd.DataFrame, runs: pd.DataFrame, store: Store, album: Album
-) -> dict[str, object]:
-    """What page.html shows, by the names that it has there."""
+    selected: Selected,
+    frame: pd.DataFrame,
+    runs: pd.DataFrame,
+    store: Store,
+    ledger: Sequence[claims.Claim],
+    album: Album,
+) -> tuple[dict[str, object], dict[str, pd.DataFrame]]:
+    """What page.html shows, by the names that it has there, and the tables that are files beside it."""
+    results = selected.results
     grid = results.grid
     primary = grid.analysis.primary
     varying = figures.varying(runs)
     conflicts = store.conflicts()
     conflicts = conflicts[conflicts["run_id"].isin(runs["run_id"])]
+    depends = where(results, measure(primary.metric), primary.contrast, frame)
+    growth = sections.growth(results, store, frame, varying, album.add)
+    secondary = compare(growth["results"], SECONDARY, [primary.contrast])
+    judged = claims.judge(ledger, growth["results"])
+    beside = {"secondary": secondary, "effects": export_effects(depends), "claims": judged}
+    if len(selected.tried):
+        beside["tried"] = selected.tried
     return {
         "grid": grid,
-        "sections": SECTIONS,
+        "sections": SECTIONS if len(selected.tried) else {k: v for k, v in SECTIONS.items() if k != "rates"},
         "tables": tables,
         "audit": audit,
         "verdicts": VERDICTS,
         "marks": figures.MARKS,
         "answer": answer(frame, grid, varying),
         "warnings": audit.warnings(results, conflicts, store.replicates()),
+        "how": how(grid),
+        "columns": sections,
+        "depends": sections.depends(depends, album.add),
+        "growth": growth,
+        "rates": sections.chosen_rates(selected, varying, album.add),
+        "claims": sections.claims(judged),
         "left_out": figures.left_out(frame, varying, primary),
         **_families(frame, grid, varying, album),
         "seeds": _seeds(results, frame, runs, varying, album),
@@ -98,7 +138,7 @@ def _contents(
         "spread": spread(results, varying, tables.MOST_ROWS),
         "spread_count": (frame["metric"] == primary.metric).sum(),
         "spread_answer": spread_answer(frame, primary.metric, grid.analysis.alpha),
-        "families": tables.families(frame, grid, varying),
+        "families": tables.families(pd.concat([frame, secondary], ignore_index=True), grid, varying),
         "missing": audit.lost(runs, ["missing", "failed"], varying),
         "diverged": audit.lost(runs, ["diverged"], varying),
         "divergence": audit.divergence(frame, varying),
@@ -106,7 +146,7 @@ def _contents(
         "conflicts": audit.conflicts(conflicts),
         "scope": scope(frame, grid),
         "provenance": audit.provenance(grid, runs, store),
-    }
+    }, beside
 
 
 def _families(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], album: Album) -> dict[str, list[dict]]:

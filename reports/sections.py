@@ -23,7 +23,9 @@ INTERVAL = "Student t interval over seeds"
 EFFECTS = (
     Column("level"),
     Column("with"),
-    Column("effect [95 %]", "number", f"level less the mean of its axis, or beyond what both levels do alone; {INTERVAL}"),
+    Column(
+        "effect [95 %]", "number", f"level less the mean of its axis, or beyond what both levels do alone; {INTERVAL}"
+    ),
     Column("p", "number", "t test over seeds"),
     Column("p, Holm", "number", "adjusted over all contrasts of the family"),
 )
@@ -131,7 +133,9 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
     title = f"What {' and '.join(map(rate_curves.name, searched))} was chosen by"
     return {
         "sentences": rate_curves.sentences(selected),
-        "figures": [add(figure, "rates", title, f"n = {selected.results.grid.seeds.tuning} tuning seeds")] if figure else [],
+        "figures": [add(figure, "rates", title, f"n = {selected.results.grid.seeds.tuning} tuning seeds")]
+        if figure
+        else [],
         "rows": rows,
     }
 
