@@ -236,7 +236,7 @@ def sentences(where: Where) -> list[str]:
         KINDS, ("Levels against the mean of their axis", "Beyond what both levels do alone"), strict=True
     ):
         parts.append(_largest(where, kind, of))
-    return [part for part in [*parts, *_left_out(where)] if part]
+    return [part for part in [*parts, *_averaged(where), *_left_out(where)] if part]
 
 
 def _over_all(where: Where) -> str:
@@ -288,7 +288,7 @@ def _spread_in_words(where: Where) -> Iterator[str]:
     yield (
         f"The true differences of the cells have a standard deviation τ of {_number(where, tau)} {where.measure.unit} "
         f"[{_number(where, low)}, {_number(where, high)}] (95 % interval from the cell × seed analysis of variance, which "
-        f"takes all cells to vary alike over seeds; I² = {share:.0%}, which grows with the seeds)."
+        f"takes all cells to vary alike over seeds; I² = {share * 100:.0f} %, which grows with the seeds)."
     )
     if where.predicted is None:
         axes = " and ".join(flip.field for flip in where.flips)
@@ -342,6 +342,16 @@ def _largest(where: Where, kind: str, of: str) -> str:
     return f"{of}: {_more(shown, len(rows))} ({tests})."
 
 
+def _averaged(where: Where) -> Iterator[str]:
+    """Main effects are means over the other axes; of an axis along which the sign flips, that must be said."""
+    flips = [flip.field for flip in where.flips]
+    if flips and len(where.fields) > 1:
+        yield (
+            f"Effects of the other axes are means over levels of {' and '.join(flips)} that have opposite signs: "
+            "they say nothing without the interactions."
+        )
+
+
 def _left_out(where: Where) -> Iterator[str]:
     """What the numbers over cells do not rest on, and what the grid cannot tell."""
     for names, why in ((where.without_pairs, "without a pair"), (where.too_few, "with too few pairs")):
@@ -365,16 +375,19 @@ def _left_out(where: Where) -> Iterator[str]:
         yield f"No interplay can be told of {shown}: not every combination of their levels has a cell."
 
 
+def _rounded(where: Where, value: float) -> float:
+    """In the unit of differences; what rounds to 0 has no sign."""
+    return round(value * where.measure.factor, where.measure.decimals) + 0.0
+
+
 def _number(where: Where, value: float) -> str:
-    """In the unit of differences; a dash where there is none."""
-    if np.isnan(value):
-        return "–"
-    text = f"{value * where.measure.factor:,.{where.measure.decimals}f}" if np.isfinite(value) else f"{value:.0f}"
-    return text.replace("inf", "∞").replace("-", "−")
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{_rounded(where, value):,.{where.measure.decimals}f}".replace("-", "−")
 
 
 def _signed(where: Where, value: float) -> str:
-    return ("+" if value > 0 else "") + _number(where, value)
+    return ("+" if _rounded(where, value) > 0 else "") + _number(where, value)
 
 
 def _interval(where: Where, estimate: float, low: float, high: float) -> str:

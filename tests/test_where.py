@@ -139,6 +139,7 @@ def test_main_effects_are_the_planted_ones_and_there_is_no_interaction(tmp_path)
     expected = {name: effect - mean for name, effect in ACTIVATION.items()}
     assert levels(of) == pytest.approx({**expected, "depth 2": 0.01, "depth 4": -0.01})
     assert list(levels(of, "interaction").values()) == pytest.approx([0] * 6, abs=1e-12)
+    assert "activation together with depth (from 0.00 to 0.00 pp" in said(of, "Not shown to depend")
     rows = of.effects.set_index("level")
     assert (rows.loc[["relu", "tanh", "depth 2"]].query("kind == 'main effect'")["p_holm"] < 0.001).all()
     assert of.pooled.estimate == pytest.approx(0.05 + mean)
@@ -216,6 +217,7 @@ def test_differences_of_a_loss_are_said_in_nats_and_the_smaller_is_better(tmp_pa
         said(of, "The sign flips with activation")
     )
     assert not [sentence for sentence in sentences(of) if sentence.startswith("The sign flips with depth")]
+    assert said(of, "Effects of the other axes are means over levels of activation that have opposite signs")
 
 
 def test_a_flip_that_no_axis_alone_explains_is_said_so(tmp_path):
@@ -299,6 +301,9 @@ def test_a_pair_with_a_diverged_run_counts_with_its_worst_outcome(tmp_path):
     ]
     of = found(tmp_path, grid, rows)
     assert of.diverged == 6
+    values = [np.nan_to_num(row["test_accuracy"], nan=1 / simulated.CLASSES) for row in rows]  # at its worst: guessing
+    is_after = np.array([row["cell"].order == AFTER for row in rows])
+    assert of.pooled.estimate == pytest.approx(np.mean(values, where=is_after) - np.mean(values, where=~is_after))
     assert of.seeds == (10, 10)
     assert "6 pairs hold a diverged run, which counts with its worst outcome." in sentences(of)
 
