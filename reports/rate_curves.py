@@ -62,7 +62,7 @@ def rate_curves(selected: Selected, fields: Sequence[str]) -> Figure | None:
     """Mean over the tuning seeds of what rates are chosen by, with its 95 % t interval, over the rate: a panel a cell.
 
     The size of a point says how often resampled seeds choose it, a ring which was chosen. fields: those that tell the cells
-    apart. Points with one seed have no interval; of a loss, means with diverged seeds may lie outside. Where other fields
+    apart. Points with one seed have no interval; means with diverged seeds may lie outside of the axes. Where other fields
     are searched too, a rate is shown at their best values. None where no number is searched.
     """
     tried, grid = selected.tried, selected.results.grid
@@ -83,8 +83,7 @@ def rate_curves(selected: Selected, fields: Sequence[str]) -> Figure | None:
         for ax, (cell, rows) in zip(axes, panels, strict=False):
             for arm in arms:
                 _curve(ax, rows[rows["arm"] == arm], x, of.factor, of.larger_is_better, colours[arm])
-            if not share:
-                _limit(ax, rows, of.factor)
+            _limit(ax, tried if share else rows, of.factor)
             ax.set_title(label(dict(zip(fields, cell, strict=True)), fields))
         if min(grid.nuisance[x]) > 0:
             axes[0].set_xscale("log")
