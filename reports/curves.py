@@ -219,7 +219,7 @@ def band_figure(frame: pd.DataFrame, fields: Sequence[str]) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(5.0, min(10.6, 3.3 * wide + 0.6)), 1.7 * high + 0.9), layout="constrained")
         axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=share).ravel()
-        limit = _limit(pd.concat([groups[panel] for panel in panels]), of.factor)
+        limits = _limits(pd.concat([groups[panel] for panel in panels]), of.factor)
         for ax, panel in zip(axes, panels, strict=False):
             here = groups[panel]
             epoch, mean = here["epoch"].to_numpy(), here["difference"].to_numpy() * of.factor
@@ -230,8 +230,7 @@ def band_figure(frame: pd.DataFrame, fields: Sequence[str]) -> Figure | None:
             ax.vlines(epoch, *ends, color=colour, alpha=0.35, linewidth=1)  # the band holds at these epochs
             ax.plot(epoch, mean, color=colour, linewidth=1.3)
             ax.plot(epoch[clear], mean[clear], "o", color=colour, markersize=3)
-            reach = limit if share else _limit(here, of.factor)
-            ax.set_ylim(-reach, reach)
+            ax.set_ylim(*(limits if share else _limits(here, of.factor)))
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             ax.set_title(label(dict(zip(fields, panel, strict=True)), fields))
         for ax in axes[len(panels) :]:
@@ -248,10 +247,13 @@ def band_figure(frame: pd.DataFrame, fields: Sequence[str]) -> Figure | None:
     return figure
 
 
-def _limit(frame: pd.DataFrame, factor: float) -> float:
-    """Half the height of a panel: holds every mean, and bands but for the widest, which must not flatten the rest."""
-    ends = np.quantile(np.abs(frame[["low", "high"]].to_numpy(float)), 0.98)
-    return 1.06 * factor * max(float(ends), float(frame["difference"].abs().max())) or 1.0
+def _limits(frame: pd.DataFrame, factor: float) -> tuple[float, float]:
+    """Ends of an axis that shows zero, every mean, and bands but for the widest, which must not flatten the rest."""
+    means = frame["difference"].to_numpy() * factor
+    low = min(0.0, means.min(), np.quantile(frame["low"], 0.02) * factor)
+    high = max(0.0, means.max(), np.quantile(frame["high"], 0.98) * factor)
+    room = 0.06 * (high - low) or 1.0
+    return low - room, high + room
 
 
 # Running averages against re-estimated statistics, accuracy against loss
