@@ -58,8 +58,10 @@ def study(tmp_path_factory):
     grid = read_grid(folder, ACTIVATIONS, contrasts=CONTRASTS)
     effects = [*PLANTED.values(), (0.01, 0.01)]
     differences = {name: exactly(20, *effect) for name, effect in zip(ACTIVATIONS, effects, strict=True)}
-    runs = [r for r in planted(grid, differences) if not (r["cell"].activation == "sigmoid" and r["seed"] in (3, 9))]
-    runs = with_status("diverged", AFTER, [7, 8])(runs[:-40]) + with_status("failed", BEFORE, [5])(runs[-40:])
+    runs = planted(grid, differences)
+    whole = [r for r in runs if r["cell"].activation != "sigmoid"]
+    broken = [r for r in runs if r["cell"].activation == "sigmoid" and (r["seed"], r["cell"].order) != (3, AFTER)]
+    runs = whole + with_status("diverged", AFTER, [7, 8])(with_status("failed", BEFORE, [5])(broken))
     more = read_grid(folder, ("relu",), seeds=22, contrasts=CONTRASTS)
     extra = [r for r in planted(more, {"relu": exactly(22, 0, 1)}) if r["seed"] >= 20]
     again = [{**r, "test_accuracy": r["test_accuracy"] + 0.001} for r in runs[:30]]
@@ -103,8 +105,7 @@ def laid(tables, folder, files, seed=None) -> Store:
     return Store(folder)
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
-@pytest.mark.parametrize("files", [1, 7, 10**6])
+@pytest.mark.parametrize(("files", "seed"), [(1, None), (1, 1), (7, 2), (7, 3), (10**6, 4)])
 def test_verdicts_do_not_depend_on_the_files_nor_on_the_order_of_their_rows(study, tmp_path, files, seed):
     grid, store, wanted = study
     other = laid(rows_of(store), tmp_path / "store", files, seed)
