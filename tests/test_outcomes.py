@@ -216,6 +216,15 @@ def test_right_answers_are_added_over_the_trials_of_a_cell(tmp_path):
     }
 
 
+def test_right_answers_of_a_trial_are_not_used_where_another_row_of_one_of_its_runs_is_accepted(tmp_path):
+    grid = read_grid(tmp_path, seeds=10)
+    runs = planted(grid, {"relu": exactly(10, 0.05, 0.01)})
+    store = fill(Store(tmp_path / "store"), runs, counts=example_counts(grid, 4))
+    again = [r for r in runs if r["seed"] == 3 and r["cell"].order == AFTER]
+    fill(store, again, trial=lambda r: f"0{r['cell'].cell_id}", engine="other")
+    assert list(gather(grid, store).counts) == [cell.cell_id for cell in grid.cells() if cell.order == BEFORE]
+
+
 @pytest.mark.parametrize("where", ["within an arm", "between arms"])
 def test_right_answers_to_different_test_sets_are_no_error_of_the_test_set(tmp_path, where):
     grid = read_grid(tmp_path, seeds=10)
