@@ -50,8 +50,11 @@ def gather(grid: Grid, store: Store) -> Results:
     ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
     found, unplanned = store.find(ids, range(grid.seeds.count, TUNING_FROM))
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})
-    runs = pd.concat([_planned(cells, seeds, ids), found.drop_columns(["run_id", *FIELDS, "seed"]).to_pandas()], axis=1)
-    del found
+    cell_ids = [cell.cell_id for cell in cells]
+    planned = _planned(cells, cell_ids, seeds)
+    planned.insert(0, "run_id", ids.to_pandas())
+    runs = pd.concat([planned, found.drop_columns(["run_id", *FIELDS, "seed"]).to_pandas()], axis=1)
+    del found, planned
     runs["status"] = runs["status"].fillna("missing")
     runs = derive(runs)
     finished = runs["status"].isin(FINISHED)
@@ -65,16 +68,16 @@ def gather(grid: Grid, store: Store) -> Results:
         arm = f"only the arm {present[0]!r}" if present else "no arm"
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
     pairs, place = _places(cells, len(seeds))
-    return Results(grid, runs, pairs, place, _unplanned(unplanned), _example_counts(store, accepted, cells, len(seeds)))
+    counts = _example_counts(store, accepted, cell_ids, len(seeds))
+    return Results(grid, runs, pairs, place, _unplanned(unplanned), counts)
 
 
-def _planned(cells: Sequence[Cell], seeds: Sequence[int], ids: pa.Array) -> pd.DataFrame:
-    """A row a run, seeds fastest: run_id, its cell's fields, seed, cell_id. Each cell is asked once, not for every seed."""
+def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """A row a run, seeds fastest: its cell's fields, seed, cell_id. Each cell is asked once, not for every seed."""
     frame = pd.DataFrame([attrgetter(*FIELDS)(cell) for cell in cells], columns=list(FIELDS))
-    frame["seed"], frame["cell_id"] = 0, [cell.cell_id for cell in cells]
+    frame["seed"], frame["cell_id"] = 0, cell_ids
     frame = frame.take(np.repeat(np.arange(len(cells)), len(seeds))).reset_index(drop=True)
     frame["seed"] = np.tile(seeds, len(cells))
-    frame.insert(0, "run_id", ids.to_pandas())
     return frame
 
 
@@ -101,7 +104,7 @@ def _unplanned(runs: pa.Table) -> frozenset:
 
 
 def _example_counts(
-    store: Store, accepted: pa.Table, cells: Sequence[Cell], seeds: int
+    store: Store, accepted: pa.Table, cell_ids: Sequence[str], seeds: int
 ) -> dict[str, tuple[np.ndarray, int]]:
     """By cell_id, over the trials all of whose counted runs are accepted and planned; not where their test sets differ.
 
@@ -123,7 +126,7 @@ def _example_counts(
     counts: dict[str, tuple[np.ndarray, int]] = {}
     differ = set()
     for i in np.flatnonzero((least == most) & (least >= 0)).tolist():
-        cell_id = cells[least[i]].cell_id
+        cell_id = cell_ids[least[i]]
         these, n = values[offsets[i] : offsets[i + 1]], int(counted[i])
         before, n_before = counts.get(cell_id, (these, 0))
         if len(before) != len(these):

@@ -14,7 +14,7 @@ from reports.outcomes import Results
 from reports.rates import Selected
 from reports.tables import Column, Value, value
 from reports.where import Where, effects_figure, sentences
-from reports.words import p_value, plain
+from reports.words import p_value, plain, seeds
 from results import Store
 
 Add = Callable[..., dict[str, object]]  # Album.add
@@ -88,7 +88,7 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
     for name, over in by_metric.items():
         if figure := curves.band_figure(over, varying):
             title = f"{measure(name).title.replace('val ', 'validation ')}, {figures.minus(contrast)}, over epochs"
-            shown.append(add(figure, f"epochs-{name}", title, f"n = {over['n'].min()} to {over['n'].max()}"))
+            shown.append(add(figure, f"epochs-{name}", title, seeds(over)))
     return {
         "results": results,
         "sentences": curves.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),

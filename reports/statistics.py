@@ -105,21 +105,45 @@ def sign_flip(d: Array) -> Array:
     p = np.ones(d.shape[1])
     exact = (n > 0) & (2.0 ** (n - 1) <= EXACT_FLIPS)
     if exact.any():
-        most = n[exact].max()
-        bits = np.arange(2 ** (most - 1))[:, None] >> np.arange(most) & 1  # the last pair keeps its sign: symmetry
-        p[exact] = _share_as_extreme(1 - 2 * bits.astype(float), packed[:most, exact])
+        p[exact] = _share_of_all_patterns(packed[: n[exact].max(), exact])
     drawn = (n > 0) & ~exact
     if drawn.any():
         signs = 1.0 - 2.0 * np.random.default_rng(FLIP_SEED).integers(0, 2, (EXACT_FLIPS, len(d)))
-        share = _share_as_extreme(signs, packed[:, drawn])
+        share = _share_of_patterns(signs, packed[:, drawn])
         p[drawn] = (share * EXACT_FLIPS + 1) / (EXACT_FLIPS + 1)
     return p
 
 
-def _share_as_extreme(signs: Array, d: Array) -> Array:
-    """Share of sign patterns (M, n) under which |sum| is at least that of d (n, K). (K,)"""
-    observed = np.abs(d.sum(0))
-    enough = observed - 1e-12 * np.abs(d).sum(0)  # sums of the same numbers in another order are equal
+def _share_of_all_patterns(d: Array) -> Array:
+    """Share of the 2ⁿ sign patterns under which |sum| is at least that of d (n, K). (K,)
+
+    A sum is one of the first half of the pairs and one of the second (Horowitz and Sahni 1974): when what each of the
+    first lacks is sorted among the second, its place tells how many of those are too small.
+    """
+    enough = _enough(d)
+    share = np.empty(d.shape[1])
+    for left in range(0, d.shape[1], COLUMNS):
+        some = slice(left, left + COLUMNS)
+        first, second = (_signed_sums(half[:, some]) for half in np.array_split(d, 2))
+        lacking = enough[some] - first
+        places = np.argsort(np.concatenate([lacking, second]).T, axis=1)  # (K, firsts + seconds)
+        firsts, seconds = len(first), len(second)
+        too_small = np.where(places < firsts, np.arange(firsts + seconds), 0).sum(1) - firsts * (firsts - 1) // 2
+        share[some] = 2 * (1 - too_small / (firsts * seconds))  # as many fall below −enough
+    return np.minimum(share, 1.0)
+
+
+def _signed_sums(d: Array) -> Array:
+    """The sums of d (n, K) under every sign pattern. (2ⁿ, K)"""
+    sums = np.zeros((1, d.shape[1]))
+    for pair in d:
+        sums = np.concatenate([sums + pair, sums - pair])
+    return sums
+
+
+def _share_of_patterns(signs: Array, d: Array) -> Array:
+    """Share of these sign patterns (M, n) under which |sum| is at least that of d (n, K). (K,)"""
+    enough = _enough(d)
     extreme = np.zeros(d.shape[1], int)
     patterns, comparisons = BLOCK
     for left in range(0, d.shape[1], comparisons):
@@ -130,6 +154,11 @@ def _share_as_extreme(signs: Array, d: Array) -> Array:
             hits = np.abs(sums, out=sums) >= threshold
             extreme[some] += hits.view(np.uint8).sum(0, dtype=np.uint8)  # 8 times as fast as a sum of truth values
     return extreme / len(signs)
+
+
+def _enough(d: Array) -> Array:
+    """|sum| of d (n, K), less what rounding can take from sums of the same numbers in another order. (K,)"""
+    return np.abs(d.sum(0)) - 1e-12 * np.abs(d).sum(0)
 
 
 def effect_size(m: Moments) -> Array:

@@ -58,8 +58,10 @@ def study(tmp_path_factory):
     grid = read_grid(folder, ACTIVATIONS, contrasts=CONTRASTS)
     effects = [*PLANTED.values(), (0.01, 0.01)]
     differences = {name: exactly(20, *effect) for name, effect in zip(ACTIVATIONS, effects, strict=True)}
-    runs = [r for r in planted(grid, differences) if not (r["cell"].activation == "sigmoid" and r["seed"] in (3, 9))]
-    runs = with_status("diverged", AFTER, [7, 8])(runs[:-40]) + with_status("failed", BEFORE, [5])(runs[-40:])
+    runs = planted(grid, differences)
+    whole = [r for r in runs if r["cell"].activation != "sigmoid"]
+    broken = [r for r in runs if r["cell"].activation == "sigmoid" and (r["seed"], r["cell"].order) != (3, AFTER)]
+    runs = whole + with_status("diverged", AFTER, [7, 8])(with_status("failed", BEFORE, [5])(broken))
     more = read_grid(folder, ("relu",), seeds=22, contrasts=CONTRASTS)
     extra = [r for r in planted(more, {"relu": exactly(22, 0, 1)}) if r["seed"] >= 20]
     again = [{**r, "test_accuracy": r["test_accuracy"] + 0.001} for r in runs[:30]]
@@ -103,8 +105,7 @@ def laid(tables, folder, files, seed=None) -> Store:
     return Store(folder)
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
-@pytest.mark.parametrize("files", [1, 7, 10**6])
+@pytest.mark.parametrize(("files", "seed"), [(1, None), (1, 1), (7, 2), (7, 3), (10**6, 4)])
 def test_verdicts_do_not_depend_on_the_files_nor_on_the_order_of_their_rows(study, tmp_path, files, seed):
     grid, store, wanted = study
     other = laid(rows_of(store), tmp_path / "store", files, seed)
@@ -213,6 +214,15 @@ def test_right_answers_are_added_over_the_trials_of_a_cell(tmp_path):
     assert {cell: (right.tolist(), seeds) for cell, (right, seeds) in found.items()} == {
         cell: ([0, 2, 2, 1], 10) for cell in cells
     }
+
+
+def test_right_answers_of_a_trial_are_not_used_where_another_row_of_one_of_its_runs_is_accepted(tmp_path):
+    grid = read_grid(tmp_path, seeds=10)
+    runs = planted(grid, {"relu": exactly(10, 0.05, 0.01)})
+    store = fill(Store(tmp_path / "store"), runs, counts=example_counts(grid, 4))
+    again = [r for r in runs if r["seed"] == 3 and r["cell"].order == AFTER]
+    fill(store, again, trial=lambda r: f"0{r['cell'].cell_id}", engine="other")
+    assert list(gather(grid, store).counts) == [cell.cell_id for cell in grid.cells() if cell.order == BEFORE]
 
 
 @pytest.mark.parametrize("where", ["within an arm", "between arms"])
