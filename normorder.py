@@ -184,13 +184,20 @@ def finish(study: Study, failed: int) -> NoReturn:
 
 
 @app.command()
-def report(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None, seeds: SeedCount = None) -> None:
+def report(
+    grid_path: GridPath = DEFAULT_GRID,
+    store: StorePath = None,
+    seeds: SeedCount = None,
+    claims: Annotated[
+        Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
+    ] = None,
+) -> None:
     """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>."""
     from reports import page  # pandas, scipy and seaborn cost seconds
 
     grid, where = open_grid(grid_path, store, seeds)
     folder = Path("reports/build") / grid.name
-    for line in page.build(grid, where, folder):
+    for line in page.build(grid, where, folder, claims):
         print(line)
 
 

@@ -410,7 +410,7 @@ class _Reader:
     def check_search(self, cells: list[Cell], searched: tuple[str, ...]) -> None:
         """Every arm of a cell must have the same values to choose among, on the same examples."""
         for name in searched:
-            if name in ("order", "dataset"):
+            if name in ("order", "dataset", "epochs"):
                 raise self.fail(
                     f"[nuisance] {name}", "cannot be chosen by its results; several values belong under [axes]"
                 )

@@ -47,7 +47,7 @@ def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd
 
 def _compare(results: Results, metrics: Iterable[str] | None, contrasts: Iterable[str] | None) -> pd.DataFrame:
     analysis = results.grid.analysis
-    cells = pd.DataFrame([[value for _, value in pair] for pair in results.pairs], columns=list(FIELDS_OF_A_PAIR))
+    cells = results.cells()
     frames = []
     for metric in metrics or analysis.metrics:
         for contrast in contrasts or analysis.contrasts:

@@ -165,7 +165,7 @@ def over_epochs(results: Results, curves: Curves, metric: str, contrast: str) ->
     """
     of = measure(metric)
     columns, places = results.columns(contrast)
-    pairs = pd.DataFrame([dict(results.pairs[i]) for i in columns])
+    pairs = results.cells(columns)
     family = 1 - results.grid.analysis.alpha / len(pairs)
     frames = []
     for last, cells in pairs.groupby("epochs").indices.items():
@@ -283,7 +283,7 @@ def statistics_effect(results: Results, alpha: float, metrics: Sequence[str] = I
             gone = (results.runs["status"] == "diverged").to_numpy()
             counts = {"missing": np.isnan(d).sum(0), "diverged": (gone[places[0]] | gone[places[1]]).sum(0)}
             means = {"running": st.moments(np.where(np.isnan(d), np.nan, x)).mean}
-            frame = pd.DataFrame([dict(results.pairs[i]) for i in columns])
+            frame = results.cells(columns)
             frames.append(frame.assign(kind=kind, of=of, metric=metric, **counts, **means))
             differences.append(d)
             floors.append(running.floor)
@@ -376,7 +376,7 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
         return []
     below, above = np.sign(over["low_family"]), np.sign(over["high_family"])
     sign = below.where(below == above, 0.0)
-    by_cell = sign.groupby([over[field] for field in FIELDS_OF_A_PAIR], sort=False)
+    by_cell = sign.groupby([over[field] for field in FIELDS_OF_A_PAIR], sort=False, dropna=False)
     ever, last = by_cell.agg(lambda signs: (signs != 0).any()), by_cell.last() != 0
     turned = by_cell.agg(lambda signs: signs.min() < 0 < signs.max())
     of, contrast = measure(over["metric"].iloc[0]), minus(over["contrast"].iloc[0])
@@ -438,7 +438,7 @@ def _parts(row: pd.Series, of: Measure) -> str:
 def _on_disagreements(frame: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     found = disagreements(frame)
     asked = frame["metric"].isin(["test_accuracy", "test_loss"])
-    both = frame[asked].groupby([*FIELDS_OF_A_PAIR, "contrast"])["metric"].nunique() == 2
+    both = frame[asked].groupby([*FIELDS_OF_A_PAIR, "contrast"], dropna=False)["metric"].nunique() == 2
     if not both.any():
         return []
     text = f"Test accuracy and test loss differ in favour of different arms in {len(found)} of {both.sum()} comparisons"

@@ -37,6 +37,15 @@ class Results(NamedTuple):
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
 
+    def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
+        """The cells without order at these places of `pairs`, in the columns FIELDS_OF_A_PAIR; NaN where a pair has no such
+        field, since its value was chosen for each arm.
+        """
+        frame = pd.DataFrame(
+            [[value for _, value in pair] for pair in self.pairs], columns=[k for k, _ in self.pairs[0]]
+        )
+        return frame.reindex(columns=list(FIELDS_OF_A_PAIR)).iloc[columns].reset_index(drop=True)
+
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
         orders = self.grid.analysis.pairs[contrast]

@@ -83,7 +83,7 @@ def where(results: Results, measure: Measure, contrast: str, frame: pd.DataFrame
     if len(family) != len(columns):
         raise ReportError(f"{measure.name}, {contrast}: {len(family)} comparisons for {len(columns)} cells")
     pair = Paired(results.runs, measure, places)
-    cells = pd.DataFrame([dict(results.pairs[i]) for i in columns])
+    cells = results.cells(columns)
     fields = tuple(field for field in FIELDS_OF_A_PAIR if cells[field].nunique() > 1)
     names = np.array([label(row, fields) for row in cells.to_dict("records")], object)
     there = np.isfinite(pair.d)
