@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from simulated import AFTER, BEFORE, CLASSES, NONE, fill, run
+from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, fill, run
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -271,6 +271,17 @@ def test_more_values_that_vary_are_compared_jointly(tmp_path):
     assert math.isnan(row["estimate"])
     assert row["verdict"] == "supported"
     assert [name for name in shifts if re.search(rf"{name} [+−]?\d", row["reason"])] == list(shifts)
+
+
+def test_what_is_compared_jointly_is_each_value_less_their_mean(tmp_path):
+    shifts = {"relu": 0.1, "tanh": 0.1, "elu": 0.095}
+    results = results_of(tmp_path, {"activation": list(shifts)}, effects(shifts, sd=0.01))
+    row = judge([claim("varies", over="activation", margin=0.05)], results).iloc[0]
+    d = np.array([seed_means(results, lambda run, name=name: run["activation"] == name) for name in shifts]).T
+    assert row["p"] == pytest.approx(brute_force(d - d.mean(1, keepdims=True), 1 / EXAMPLES / math.sqrt(6)))
+    assert 0.05 < row["p"] < 0.95
+    assert row["verdict"] == "contradicted"
+    assert "the same but for differences within ±5.00 pp" in row["reason"]
 
 
 def brute_force(d, floor):
@@ -631,6 +642,12 @@ def test_arms_that_both_diverge_are_not_equivalent(tmp_path):
     which = claim("equivalent", margin=0.01, cells=of(activation="tanh"))
     row = one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)
     assert (row["estimate"], row["verdict"], row["p"]) == (0, "undecided", 1)
+
+
+def test_a_cell_whose_arms_both_diverge_is_none_that_shows_an_equivalence(tmp_path):
+    value = lacking("diverged", lambda cell, seed: cell.activation == "tanh", effects(0.1))
+    which = claim("equivalent", margin=0.01)
+    assert one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)["verdict"] == "contradicted"
 
 
 def test_an_equivalence_must_hold_without_the_diverged_pairs_too(tmp_path):
