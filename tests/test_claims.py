@@ -443,7 +443,7 @@ def test_a_cell_within_the_margin_keeps_an_equivalence_from_being_contradicted(t
     row = one(tmp_path, which, axes, effects({"relu": 0.1, "tanh": 0.0}, sd=0.002))
     assert row["p_against_holm"] < 0.05
     assert row["verdict"] == "undecided"
-    assert "it depends on activation: within ±1.00 pp in tanh, beyond ±1.00 pp in relu" in row["reason"]
+    assert "it depends on activation: within ±1.00 pp in tanh; beyond ±1.00 pp in relu" in row["reason"]
 
 
 def test_an_effect_smaller_than_what_is_clear_contradicts(tmp_path):
