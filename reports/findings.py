@@ -133,14 +133,16 @@ def _alone(claim: Claim, of: Measure, data: Evidence, numbers: Judged, decision:
         return f"; alone {told[0]}" if told else ""
     apart = [name for name in fields if not set(data.rows[name][supporting]) & set(data.rows[name][opposing])]
     on = " and ".join(apart) or f"several of {', '.join(fields)} together"
-    return f"; it depends on {on}: {', '.join(told)}"
+    return f"; it depends on {on}: {'; '.join(told)}"
 
 
 def _cells(rows: pd.DataFrame, fields: list[str]) -> str:
+    """'(relu, depth 2), (relu, depth 4) and 3 more'"""
     names = [label(row, fields) for _, row in rows.head(MOST_NAMED).iterrows()]
-    return " and ".join(f"({name})" if len(fields) > 1 else name for name in names) + (
-        f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
-    )
+    names = [f"({name})" for name in names] if len(fields) > 1 else names
+    if len(rows) > MOST_NAMED:
+        names.append(f"{len(rows) - MOST_NAMED} more")
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:

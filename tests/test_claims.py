@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from simulated import AFTER, BEFORE, CLASSES, NONE, fill, run
+from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, fill, run
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -273,6 +273,17 @@ def test_more_values_that_vary_are_compared_jointly(tmp_path):
     assert [name for name in shifts if re.search(rf"{name} [+−]?\d", row["reason"])] == list(shifts)
 
 
+def test_what_is_compared_jointly_is_each_value_less_their_mean(tmp_path):
+    shifts = {"relu": 0.1, "tanh": 0.1, "elu": 0.088}
+    results = results_of(tmp_path, {"activation": list(shifts)}, effects(shifts, sd=0.01))
+    row = judge([claim("varies", over="activation", margin=0.05)], results).iloc[0]
+    d = np.array([seed_means(results, lambda run, name=name: run["activation"] == name) for name in shifts]).T
+    assert row["p"] == pytest.approx(brute_force(d - d.mean(1, keepdims=True), 1 / EXAMPLES / math.sqrt(6)))
+    assert 0.05 < row["p"] < 0.95
+    assert row["verdict"] == "contradicted"
+    assert "the same but for differences within ±5.00 pp" in row["reason"]
+
+
 def brute_force(d, floor):
     """p of all 2^n sign flips of rows, each statistic by hand."""
 
@@ -432,7 +443,7 @@ def test_a_cell_within_the_margin_keeps_an_equivalence_from_being_contradicted(t
     row = one(tmp_path, which, axes, effects({"relu": 0.1, "tanh": 0.0}, sd=0.002))
     assert row["p_against_holm"] < 0.05
     assert row["verdict"] == "undecided"
-    assert "it depends on activation: within ±1.00 pp in tanh, beyond ±1.00 pp in relu" in row["reason"]
+    assert "it depends on activation: within ±1.00 pp in tanh; beyond ±1.00 pp in relu" in row["reason"]
 
 
 def test_an_effect_smaller_than_what_is_clear_contradicts(tmp_path):
@@ -631,6 +642,12 @@ def test_arms_that_both_diverge_are_not_equivalent(tmp_path):
     which = claim("equivalent", margin=0.01, cells=of(activation="tanh"))
     row = one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)
     assert (row["estimate"], row["verdict"], row["p"]) == (0, "undecided", 1)
+
+
+def test_a_cell_whose_arms_both_diverge_is_none_that_shows_an_equivalence(tmp_path):
+    value = lacking("diverged", lambda cell, seed: cell.activation == "tanh", effects(0.1))
+    which = claim("equivalent", margin=0.01)
+    assert one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)["verdict"] == "contradicted"
 
 
 def test_an_equivalence_must_hold_without_the_diverged_pairs_too(tmp_path):
