@@ -50,10 +50,6 @@ def seeds(family: pd.DataFrame) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
-    return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
-
-
 def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str, object]:
     """The primary family in words: a headline, the count of each verdict, and the extremes with their intervals."""
     primary = grid.analysis.primary
@@ -92,28 +88,29 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     within = "no margin declared" if margin is None else f"margin {number(margin, primary.metric)}"
     contrast = figures.minus(primary.contrast)
     words = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    sentences = [f"Of {count} comparisons ({seeds(family)} paired seeds each; {within}): {words}."]
-    if len(for_first):
-        sentences.append(f"Better with {first} ({contrast}): {_extremes(for_first, varying, better)}.")
-    if len(for_second):
-        sentences.append(f"Better with {second} ({contrast}): {_extremes(for_second, varying, -better)}.")
-    if len(same):
-        names = [figures.label(row, varying) for row in same.to_dict("records")]
-        sentences.append(f"Equivalent or negligible: {listed(names)}.")
-    return {"headline": headline, "counts": counts, "sentences": sentences, "metric": of.title, "contrast": contrast}
+    lists = {
+        f"Better with {first} ({contrast})": _extremes(for_first, varying, better),
+        f"Better with {second} ({contrast})": _extremes(for_second, varying, -better),
+        "Within the margin": _extremes(same, varying, better),
+    }
+    return {
+        "headline": headline, "counts": counts, "metric": of.title, "contrast": contrast,
+        "sentence": f"Of {count} comparisons ({seeds(family)} paired seeds each; {within}): {words}.",
+        "lists": {title: items for title, items in lists.items() if items},
+    }  # fmt: skip
 
 
-def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> str:
-    """The largest three differences of a set, with intervals and n."""
+def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> list[str]:
+    """The largest three differences of a set, with intervals and n, and how many more there are."""
     ranked = family.loc[(family["difference"] * sign).sort_values(ascending=False).index]
     parts = []
     for row in ranked.head(3).to_dict("records"):
         beyond = ""
         if np.isfinite(row["margin"]) and (row["low_family"] > row["margin"] or row["high_family"] < -row["margin"]):
             beyond = ", larger than the margin"
-        parts.append(f"{figures.label(row, varying)} {interval(row)} (n = {row['n']}{beyond})")
+        parts.append(f"{figures.label(row, varying)}: {interval(row)}, n = {row['n']}{beyond}")
     rest = len(ranked) - len(parts)
-    return "; ".join(parts) + (f"; and {rest} more" if rest else "")
+    return [*parts, f"and {rest} more"] if rest else parts
 
 
 def scope(frame: pd.DataFrame, grid: Grid) -> str:
