@@ -13,13 +13,13 @@ from reports.tables import Column, Value, value
 from reports.words import p_value
 from results import Store
 
-LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds"), Column("reason"))
+LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds", "long"), Column("reason", "long"))
 UNEVEN = (
     Column("cell"),
     Column("contrast"),
     Column("pairs", "number", "seeds with an outcome in both arms: what is compared"),
-    Column("seeds of the first arm only"),
-    Column("seeds of the second arm only"),
+    Column("seeds of the first arm only", "long"),
+    Column("seeds of the second arm only", "long"),
 )
 DIVERGENCE = (
     Column("cell"),
@@ -142,8 +142,8 @@ def _mix(results: Results, column: str) -> str:
         smallest = np.where(here < 0, len(codes), here).min(0)
         mixed += (here.max(0) > smallest).sum()
         total += len(columns)
-    where = f"{mixed} of {total} comparisons are of runs that differ in it" if mixed else "no comparison mixes them"
-    return f"The runs mix {kinds} {MIXED[column]}; {where}."
+    where = f"within {mixed} of {total} comparisons" if mixed else "but no comparison does"
+    return f"The runs mix {kinds} {MIXED[column]}, {where}."
 
 
 def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:

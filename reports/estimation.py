@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.figures import MARKS, MOST_PANELS, STYLE, VERDICT_COLOURS, arm_colours, label, minus
+from reports.figures import MARKS, MOST_PANELS, STYLE, VERDICT_COLOURS, arm_colours, label, minus, panels
 from reports.outcomes import Paired
 from reports.words import interval
 
@@ -25,37 +25,31 @@ def estimation(
     within the margin. Crosses are diverged runs, at what they count as. None where no comparison has a pair.
     family: the rows of one family, in the order of the pair's K comparisons.
     """
-    panels = np.flatnonzero(family["n"].to_numpy() > 0)[:MOST_PANELS]
-    if not len(panels):
+    shown = np.flatnonzero(family["n"].to_numpy() > 0)[:MOST_PANELS]
+    if not len(shown):
         return None
     first, second = contrast.split(" - ")
     colours = arm_colours(arms)
-    wide = min(4, len(panels))
-    high = -(-len(panels) // wide)
     of = pair.measure
     with mpl.rc_context(STYLE | {"axes.titlesize": 8, "font.size": 8}):
-        figure = Figure(figsize=(2.35 * wide + 0.5, 1.75 * high + 0.7), layout="constrained")
-        axes = figure.subplots(high, wide, squeeze=False, sharex=True).ravel()
-        for ax, k in zip(axes, panels, strict=False):
+        figure, axes = panels(len(shown), 4, (1.95, 1.3), title=0.36, sharey=False)
+        for ax, k in zip(axes, shown, strict=True):
             row = family.iloc[k]
             _seeds(ax, pair, k, colours[first], colours[second])
             _difference(ax, row, of.factor)
-            ax.set_title(f"{label(row, fields)}\n{interval(row)} {MARKS[row['verdict']]} n = {row['n']}", loc="left")
+            ax.set_title(f"{MARKS[row['verdict']]} {label(row, fields)}", loc="left", pad=13)
+            ax.text(0, 1.04, f"{interval(row)}, n = {row['n']}", transform=ax.transAxes, fontsize=7)
             ax.set_xlim(-0.3, 2.5)
             ax.set_xticks([0, 1, 2], [second, first, "difference"])
             ax.grid(axis="x", visible=False)
-        for ax in axes[len(panels) :]:
-            ax.set_visible(False)
-        for ax in axes[max(len(panels) - wide, 0) : len(panels)]:
-            ax.tick_params(axis="x", labelbottom=True)
         figure.supylabel(f"{of.title} ({'%' if of.unit == 'pp' else of.unit})", fontsize=8)
-        shown = [verdict for verdict in MARKS if verdict in set(family["verdict"].iloc[panels])]
+        verdicts = [verdict for verdict in MARKS if verdict in set(family["verdict"].iloc[shown])]
         handles = [Line2D([], [], marker="o", linewidth=0, color=colours[arm], label=arm) for arm in (second, first)]
         handles += [
             Line2D([], [], marker="D", color=VERDICT_COLOURS[v], label=f"{minus(contrast)}: {MARKS[v]} {v}")
-            for v in shown
+            for v in verdicts
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        figure.legend(handles=handles, loc="upper left", ncols=len(handles))
     return figure
 
 

@@ -89,8 +89,9 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     text = io.StringIO()
     # The names inside an SVG come from its salt: figures of one page must not share them, nor change them.
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # the layout is found, once for both files
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # the layout is found, once for both files
         figure.savefig(text, format="svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
     svg = text.getvalue()
@@ -110,7 +111,7 @@ def colour_limit(frame: pd.DataFrame, metric: str) -> float:
     One diverged cell would else make all others pale. The number says the rest.
     """
     sizes = frame.loc[frame["metric"] == metric, "difference"].abs().dropna().to_numpy() * measure(metric).factor
-    return max(float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0, 1e-9)
+    return max(float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0, 10.0 ** -measure(metric).decimals)
 
 
 def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str]) -> Figure:
@@ -124,15 +125,16 @@ def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[st
     high, wide = table.shape
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         longest = max(len(str(name)) for name in table.index)
-        size = (max(3.4, 0.82 * wide + 0.065 * longest + 1.4), max(1.7, 0.34 * high + 1.0))
+        size = (max(3.4, 0.6 * wide + 0.065 * longest + 1.05), max(1.9, 0.34 * high + 0.7))
         figure = Figure(figsize=size, layout="constrained")
         ax = figure.subplots()
         sns.heatmap(
             shown, ax=ax, cmap="vlag" if of.larger_is_better else "vlag_r", vmin=-limit, vmax=limit, annot=words, fmt="",
-            cbar_kws={"label": f"difference ({of.unit})"}, linewidths=1, linecolor="white", annot_kws={"size": 8},
+            cbar_kws={"label": f"{of.title}, {minus(contrast)} ({of.unit})"}, linewidths=1, linecolor="white",
+            annot_kws={"size": 8},
             xticklabels=list(table.columns), yticklabels=list(table.index),
         )  # fmt: skip
-        ax.set(title=minus(contrast), facecolor="#dddddd", xlabel=" · ".join(columns), ylabel=" · ".join(rows))
+        ax.set(facecolor="#dddddd", xlabel=" · ".join(columns), ylabel=" · ".join(rows))
         ax.tick_params(length=0, rotation=0)
     return figure
 
@@ -168,7 +170,7 @@ def _cell_words(row, factor: float) -> str:
     if not np.isfinite(row["difference"]):
         return "no pairs"
     number = row["difference"] * factor
-    return f"{number:+.{1 if factor > 1 else 2}f} {MARKS[row['verdict']]}"
+    return f"{number:+.{1 if factor > 1 else 2}f} {MARKS[row['verdict']]}".replace("-", "−")
 
 
 def forest(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str], margin: float | None) -> Figure:
@@ -184,7 +186,7 @@ def forest(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str
     verdicts, y = frame["verdict"].to_numpy(), np.arange(len(frame))
     ends = _ends(np.concatenate([middle, low, high]), (margin or 0) * factor)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 0.22 * len(frame) + 1.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 0.22 * len(frame) + 1.2), layout="constrained")
         ax = figure.subplots()
         if margin is not None:
             ax.axvspan(-margin * factor, margin * factor, color="#e6eef4", zorder=0)
@@ -214,6 +216,31 @@ def _ends(values: np.ndarray, margin: float) -> tuple[float, float]:
     return ends.min() - room, ends.max() + room
 
 
+def panels(count: int, wide: int, size: tuple[float, float], title: float, sharey: bool) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` axes, `wide` in a row, each of this size with a title so high (inches), and room for a legend.
+
+    Placed by reckoning: matplotlib's own layout takes as long as all the drawing.
+    """
+    wide = min(wide, count)
+    high = -(-count // wide)
+    left, right, bottom, top = 0.68, 0.12, 0.5, 0.36 + title
+    across, down = 0.16 if sharey else 0.42, title + 0.16
+    full = (left + wide * size[0] + (wide - 1) * across + right, bottom + high * size[1] + (high - 1) * down + top)
+    figure = Figure(figsize=full)
+    place = {
+        "left": left / full[0], "right": 1 - right / full[0], "bottom": bottom / full[1], "top": 1 - top / full[1],
+        "wspace": across / size[0], "hspace": down / size[1],
+    }  # fmt: skip
+    axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=sharey, gridspec_kw=place).ravel()
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    for ax in axes[:count]:
+        ax.locator_params(axis="y", nbins=4)
+    for ax in axes[max(count - wide, 0) : count]:
+        ax.tick_params(axis="x", labelbottom=True)
+    return figure, axes[:count]
+
+
 def curves(
     frame: pd.DataFrame, value: str, fields: Sequence[str], cells: Sequence[tuple], arms: Sequence[str]
 ) -> Figure | None:
@@ -224,20 +251,18 @@ def curves(
     """
     frame = frame[np.isfinite(frame[value].astype(float))]
     groups = dict(iter(frame.groupby(list(fields), sort=False))) if fields else {(): frame}
-    panels = [cell for cell in cells if cell in groups][:MOST_PANELS]
-    if frame.empty or not panels:
+    shown = [cell for cell in cells if cell in groups][:MOST_PANELS]
+    if frame.empty or not shown:
         return None
     _, columns = _rows_and_columns(fields)
     wide = frame[columns[0]].nunique() if columns else 1
-    wide = wide if 1 < wide <= 6 else min(4, len(panels))
-    high = -(-len(panels) // wide)
+    wide = wide if 1 < wide <= 4 else 4
     colours, lines = arm_colours(arms), arm_lines(arms)
     share = value != "loss"
     factor = 100 if share else 1
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(min(10.6, 3.3 * wide + 0.6), 1.7 * high + 0.7), layout="constrained")
-        axes = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=share).ravel()
-        for ax, panel in zip(axes, panels, strict=False):
+        figure, axes = panels(len(shown), wide, (9.0 / max(wide, 3) - 0.4, 1.25), title=0.22, sharey=share)
+        for ax, panel in zip(axes, shown, strict=True):
             here = groups[panel]
             for arm in arms:
                 grouped = here[here["arm"] == arm].groupby("epoch")[value].agg(["mean", "sem", "count"])
@@ -253,12 +278,10 @@ def curves(
                 top = np.nanquantile(here[value], 0.98)
                 ax.set_ylim(0, max(1.05 * top, 1e-6))  # a diverging seed must not flatten the rest
             ax.set_title(label(dict(zip(fields, panel, strict=True)), fields))
-        for ax in axes[len(panels) :]:
-            ax.set_visible(False)
-        figure.supxlabel("epoch", fontsize=9)
+        figure.supxlabel("epoch", fontsize=9, y=0.02, va="bottom")
         figure.supylabel(f"validation {value}" + (" (%)" if factor > 1 else " (nats)"), fontsize=9)
         handles = [Line2D([], [], color=colours[arm], linestyle=lines[arm], linewidth=2, label=arm) for arm in arms]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(arms))
+        figure.legend(handles=handles, loc="upper left", ncols=len(arms))
     return figure
 
 

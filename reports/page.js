@@ -1,11 +1,11 @@
 "use strict";
 // Tables: a click on a header sorts, words and a verdict filter, and what is long has pages. Without this script, or on
 // paper, every row shows.
-const ROWS_OF_A_PAGE = 50;
 const FEW = 8; // rows that need no filter
 const collator = new Intl.Collator("en", { numeric: true });
 
 function enhance(box) {
+  const size = Number(box.dataset.page);
   const body = box.querySelector("tbody");
   const all = [...body.rows];
   const heads = [...box.querySelectorAll("thead th")];
@@ -22,10 +22,10 @@ function enhance(box) {
     const kept = ordered.filter(
       (row) => (!verdict?.value || row.dataset.verdict === verdict.value) && wanted.every((word) => texts.get(row).includes(word)),
     );
-    const last = Math.max(0, Math.ceil(kept.length / ROWS_OF_A_PAGE) - 1);
+    const last = Math.max(0, Math.ceil(kept.length / size) - 1);
     page = Math.min(page, last);
-    const first = page * ROWS_OF_A_PAGE;
-    const seen = kept.slice(first, first + ROWS_OF_A_PAGE);
+    const first = page * size;
+    const seen = kept.slice(first, first + size);
     const shown = new Set(seen);
     for (const row of all) row.classList.toggle("off", !shown.has(row));
     const which = last > 0 ? `${first + 1} to ${first + seen.length} of ` : "";

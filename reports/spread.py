@@ -51,21 +51,29 @@ def spread(results: Results, varying: Sequence[str], most: int) -> list[list[Val
     rows = []
     for contrast in results.grid.analysis.contrasts:
         columns, places = results.columns(contrast)
-        a, b = Paired(results.runs, of, places).done
+        pair = Paired(results.runs, of, places)
+        a, b = pair.done
         ratio, p = st.spread(a, b)
         p_holm = st.holm(p)
         low, high = variance_ratio_interval(a, b)
         both = np.isfinite(a) & np.isfinite(b)
         n = both.sum(0)
-        sds = [st.moments(np.where(both, x, np.nan)).sd * of.factor for x in (a, b)]
+        sds = [st.moments(np.where(both, x, np.nan)).sd for x in (a, b)]
+        varies = np.minimum(*sds) > pair.floor  # no ratio where an arm's runs differ by less than the metric's step
+        ratio, low, high = (np.where(varies, x, np.nan) for x in (ratio, low, high))
+        sds = [sd * of.factor for sd in sds]
         for k in range(min(len(columns), most - len(rows))):
-            words = f"{plain(ratio[k])} [{plain(low[k])}, {plain(high[k])}]"
+            words = f"{_ratio(ratio[k])} [{_ratio(low[k])}, {_ratio(high[k])}]" if varies[k] else "–"
             rows.append([
                 figures.label(dict(results.pairs[columns[k]]), varying), figures.minus(contrast), value(words, ratio[k]),
                 *(value(f"{plain(sd[k], of.decimals)} {of.unit}", sd[k]) for sd in sds), value(str(n[k]), n[k]),
                 value(p_value(p[k]), p[k]), value(p_value(p_holm[k]), p_holm[k]),
             ])  # fmt: skip
     return rows
+
+
+def _ratio(value: float) -> str:
+    return plain(value, 2 if value < 100 else 0)
 
 
 def spread_answer(frame: pd.DataFrame, metric: str, alpha: float) -> str:

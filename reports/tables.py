@@ -17,10 +17,10 @@ MOST_IN_A_FAMILY, MOST_IN_ALL, LEAST_IN_A_FAMILY = 500, 1500, 25  # rows of comp
 
 
 class Column(NamedTuple):
-    """A column of a table: of words, of numbers or of verdicts. `hint` shows where the pointer rests."""
+    """A column of a table: of words, of long ones that wrap, of numbers or of verdicts. `hint`: where the pointer rests."""
 
     title: str
-    kind: Literal["text", "number", "verdict"] = "text"
+    kind: Literal["text", "long", "number", "verdict"] = "text"
     hint: str = ""
 
 

@@ -22,7 +22,8 @@ def plain(value: float, digits: int = 2) -> str:
     """A number with so many decimals; a dash where there is none."""
     if not np.isfinite(value):
         return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    return f"{value:,.{digits}f}".replace("-", "−")
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−" if text.strip("-0.") else "")
 
 
 def number(value: float, metric: str) -> str:
@@ -35,7 +36,7 @@ def interval(row: Mapping[str, object]) -> str:
     """Difference of a comparison with its 95 % interval: '+1.20 pp [0.80, 1.60]'."""
     of = measure(row["metric"])
     middle, low, high = (plain(row[name] * of.factor, of.decimals) for name in ("difference", "low", "high"))
-    return f"{'+' if row['difference'] > 0 else ''}{middle} {of.unit} [{low}, {high}]"
+    return f"{'+' if row['difference'] > 0 and middle.strip('0.') else ''}{middle} {of.unit} [{low}, {high}]"
 
 
 def p_value(value: float) -> str:
@@ -48,10 +49,6 @@ def seeds(family: pd.DataFrame) -> str:
     """How many pairs its comparisons have: 'n = 20' or 'n = 17 to 20'."""
     low, high = family["n"].min(), family["n"].max()
     return f"n = {low}" if low == high else f"n = {low} to {high}"
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
 def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str, object]:
@@ -92,28 +89,29 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     within = "no margin declared" if margin is None else f"margin {number(margin, primary.metric)}"
     contrast = figures.minus(primary.contrast)
     words = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    sentences = [f"Of {count} comparisons ({seeds(family)} paired seeds each; {within}): {words}."]
-    if len(for_first):
-        sentences.append(f"Better with {first} ({contrast}): {_extremes(for_first, varying, better)}.")
-    if len(for_second):
-        sentences.append(f"Better with {second} ({contrast}): {_extremes(for_second, varying, -better)}.")
-    if len(same):
-        names = [figures.label(row, varying) for row in same.to_dict("records")]
-        sentences.append(f"Equivalent or negligible: {listed(names)}.")
-    return {"headline": headline, "counts": counts, "sentences": sentences, "metric": of.title, "contrast": contrast}
+    lists = {
+        f"Better with {first} ({contrast})": _extremes(for_first, varying, better),
+        f"Better with {second} ({contrast})": _extremes(for_second, varying, -better),
+        "Within the margin": _extremes(same, varying, better),
+    }
+    return {
+        "headline": headline, "counts": counts, "metric": of.title, "contrast": contrast,
+        "sentence": f"Of {count} comparisons ({seeds(family)} paired seeds each; {within}): {words}.",
+        "lists": {title: items for title, items in lists.items() if items},
+    }  # fmt: skip
 
 
-def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> str:
-    """The largest three differences of a set, with intervals and n."""
+def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> list[str]:
+    """The largest three differences of a set, with intervals and n, and how many more there are."""
     ranked = family.loc[(family["difference"] * sign).sort_values(ascending=False).index]
     parts = []
     for row in ranked.head(3).to_dict("records"):
         beyond = ""
         if np.isfinite(row["margin"]) and (row["low_family"] > row["margin"] or row["high_family"] < -row["margin"]):
             beyond = ", larger than the margin"
-        parts.append(f"{figures.label(row, varying)} {interval(row)} (n = {row['n']}{beyond})")
+        parts.append(f"{figures.label(row, varying)}: {interval(row)}, n = {row['n']}{beyond}")
     rest = len(ranked) - len(parts)
-    return "; ".join(parts) + (f"; and {rest} more" if rest else "")
+    return [*parts, f"and {rest} more"] if rest else parts
 
 
 def scope(frame: pd.DataFrame, grid: Grid) -> str:

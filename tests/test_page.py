@@ -15,6 +15,7 @@ from reports import audit, figures, page
 from reports.comparisons import compare
 from reports.outcomes import gather
 from reports.spread import spread, spread_answer
+from reports.words import plain
 from results import METRICS, Store
 
 
@@ -34,13 +35,13 @@ def test_the_answer_names_both_signs_where_the_sign_flips(tmp_path):
     said = answer(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01), "elu": (0.0, 0.002)})
     assert said["headline"].startswith("It depends. In test accuracy, after is better than before in 1 of 3")
     assert "worse in 1; the sign flips" in said["headline"]
-    words = " ".join(said["sentences"])
-    assert "n = 10 paired seeds each; margin 2.00 pp" in words
-    assert "Better with after (after − before): relu +5.00 pp [4.28, 5.72] (n = 10, larger than the margin)." in words
-    assert (
-        "Better with before (after − before): tanh −6.00 pp [−6.72, −5.28] (n = 10, larger than the margin)." in words
-    )
-    assert "Equivalent or negligible: elu." in words
+    assert "n = 10 paired seeds each; margin 2.00 pp" in said["sentence"]
+    assert said["lists"] == {
+        "Better with after (after − before)": ["relu: +5.00 pp [4.28, 5.72], n = 10, larger than the margin"],
+        "Better with before (after − before)": ["tanh: −6.00 pp [−6.72, −5.28], n = 10, larger than the margin"],
+        "Within the margin": ["elu: 0.00 pp [−0.14, 0.14], n = 10"],
+    }
+    assert said["counts"] == {"different": 2, "equivalent": 1}
 
 
 def test_the_answer_names_the_winner_where_all_differences_agree(tmp_path):
@@ -144,9 +145,9 @@ def test_what_a_comparison_mixes_is_told(tmp_path):
             fill(store, runs[5:], trial=lambda run: "2" + run["cell"].cell_id)
     results = gather(grid, store)
     assert audit.warnings(results, store.conflicts(), store.replicates()) == [
-        "The runs mix 2 commits; no comparison mixes them.",
-        "The runs mix 2 versions of the code of an architecture; no comparison mixes them.",
-        "The runs mix 2 sets of versions of Python and libraries; 2 of 2 comparisons are of runs that differ in it.",
+        "The runs mix 2 commits, but no comparison does.",
+        "The runs mix 2 versions of the code of an architecture, but no comparison does.",
+        "The runs mix 2 sets of versions of Python and libraries, within 2 of 2 comparisons.",
     ]
 
 
@@ -190,7 +191,8 @@ def test_every_source_of_a_method_is_in_the_references(tmp_path):
 def test_the_page_of_a_large_grid_has_a_part_of_it_and_says_where_the_rest_is(tmp_path):
     depths = list(range(1, 101))
     grid = read_grid(tmp_path, ("relu", "tanh", "elu", "sigmoid", "gelu", "silu"), depths, seeds=2)
-    page.build(grid, fill(Store(tmp_path / "store"), [run(*each) for each in grid.runs()]), tmp_path / "report")
+    runs = [run(*each) for each in grid.runs()]
+    page.build(grid, fill(Store(tmp_path / "store"), runs, trial=lambda run: "all"), tmp_path / "report")
     path = tmp_path / "report" / "index.html"
     assert path.stat().st_size < 5_000_000
     text = path.read_text()
@@ -215,6 +217,22 @@ def test_no_name_stands_twice_in_a_page(tmp_path):
     page.build(grid, store, tmp_path / "report")
     names = re.findall(r' id="([^"]+)"', (tmp_path / "report" / "index.html").read_text())
     assert [name for name in names if names.count(name) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-1234.567, "−1,234.57"),
+        (-0.004, "0.00"),
+        (0.0, "0.00"),
+        (np.nan, "–"),
+        (np.inf, "∞"),
+        (-np.inf, "−∞"),
+        (100, "100.00"),
+    ],
+)
+def test_a_number_has_a_minus_sign_only_where_it_shows_one(value, text):
+    assert plain(value) == text
 
 
 @pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])
