@@ -20,7 +20,7 @@ SKEWED, FEWEST_FOR_SKEW = 1.0, 10
 POWER_NODES = 2000
 CERTAIN = 9.0  # standard deviations beyond which 2Φ − 1 is 1 in double precision
 BLOCK = 250, 512  # sign patterns × comparisons, 1 MB of sums: they stay in a core's cache, and a byte counts to 250
-COLUMNS = 1024  # comparisons at once where each needs thousands of numbers
+COLUMNS = 128  # comparisons at once where each needs thousands of numbers
 
 Array = np.ndarray
 
@@ -125,19 +125,18 @@ def _share_of_all_patterns(d: Array) -> Array:
     for left in range(0, d.shape[1], COLUMNS):
         some = slice(left, left + COLUMNS)
         first, second = (_signed_sums(half[:, some]) for half in np.array_split(d, 2))
-        lacking = enough[some] - first
-        places = np.argsort(np.concatenate([lacking, second]).T, axis=1)  # (K, firsts + seconds)
-        firsts, seconds = len(first), len(second)
+        firsts, seconds = first.shape[1], second.shape[1]
+        places = np.argsort(np.concatenate([enough[some, None] - first, second], axis=1), axis=1)
         too_small = np.where(places < firsts, np.arange(firsts + seconds), 0).sum(1) - firsts * (firsts - 1) // 2
         share[some] = 2 * (1 - too_small / (firsts * seconds))  # as many fall below −enough
     return np.minimum(share, 1.0)
 
 
 def _signed_sums(d: Array) -> Array:
-    """The sums of d (n, K) under every sign pattern. (2ⁿ, K)"""
-    sums = np.zeros((1, d.shape[1]))
+    """The sums of d (n, K) under every sign pattern. (K, 2ⁿ)"""
+    sums = np.zeros((d.shape[1], 1))
     for pair in d:
-        sums = np.concatenate([sums + pair, sums - pair])
+        sums = np.concatenate([sums + pair[:, None], sums - pair[:, None]], axis=1)
     return sums
 
 
