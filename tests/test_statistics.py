@@ -12,7 +12,8 @@ from reports import statistics as st
 pytestmark = pytest.mark.filterwarnings("error")
 
 MARGIN, ALPHA = 0.5, 0.05
-GOLDEN = np.array([[4, 7, 8, 6, 3, 2]]).T - np.array([[6, 8, 7, 10, 11, 9]]).T  # (6, 1)
+A, B = np.array([[4.0, 7, 8, 6, 3, 2]]).T, np.array([[6.0, 8, 7, 10, 11, 9]]).T  # (6, 1)
+GOLDEN = A - B
 FLOORS = (0.0, 0.4)
 
 
@@ -49,15 +50,31 @@ def too_narrow(m):
     return m._replace(sd=m.sd * np.sqrt((m.n - 1) / m.n))
 
 
-# Golden values
+# Golden values of R 4.2.2. In its commands a = c(4,7,8,6,3,2), b = c(6,8,7,10,11,9), d = a - b
 
 
 def test_paired_t_is_the_one_of_r():
-    # t.test(c(4,7,8,6,3,2), c(6,8,7,10,11,9), paired=TRUE): t = -2.44451, df = 5, p = 0.05833
+    # t.test(a, b, paired=TRUE): t = -2.44451, df = 5, p = 0.05833
     m = st.moments(GOLDEN)
     assert m.mean / m.error == pytest.approx(-2.44451, abs=1e-5)
     assert m.freedom == 5
     assert st.t_test(m) == pytest.approx(0.05833, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("level", "low", "high"), [(0.95, -7.1805130751, 0.1805130751), (1 - ALPHA / 54, -13.500798158, 6.500798158)]
+)
+def test_t_interval_is_the_one_of_r(level, low, high):
+    # t.test(a, b, paired=TRUE)$conf.int; with conf.level=1-.05/54
+    interval = np.concatenate(st.t_interval(st.moments(GOLDEN), level))
+    assert interval == pytest.approx([low, high], rel=1e-9)
+
+
+@pytest.mark.parametrize(("margin", "p"), [(3, 0.62942308897), (6, 0.070617386588)])
+def test_tost_is_the_larger_of_two_one_sided_tests_of_r(margin, p):
+    # t.test(a, b, paired=TRUE, mu=-6, alternative="greater")$p.value; mu=6, alternative="less": 0.000585809698
+    # mu=-3: 0.62942308897; mu=3: 0.00308492174
+    assert st.tost(st.moments(GOLDEN), margin) == pytest.approx(p, rel=1e-9)
 
 
 def test_holm_is_the_one_of_r():
@@ -70,16 +87,45 @@ def test_benjamini_hochberg_is_the_one_of_r():
     assert st.benjamini_hochberg(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.02, 0.04, 0.04, 0.02])
 
 
+def test_adjusted_p_of_many_comparisons_are_those_of_r():
+    # p.adjust(c(.942,.001,.039,.041,.042,.008,.06,.205,.212,.205,.275), "holm"); "BH"
+    p = np.array([0.942, 0.001, 0.039, 0.041, 0.042, 0.008, 0.06, 0.205, 0.212, 0.205, 0.275])
+    tied = 0.259111111111
+    assert st.holm(p) == pytest.approx([1, 0.011, 0.351, 0.351, 0.351, 0.08, 0.36, 1, 1, 1, 1])
+    by_bh = [0.942, 0.011, 0.0924, 0.0924, 0.0924, 0.044, 0.11, tied, tied, tied, 0.3025]
+    assert st.benjamini_hochberg(p) == pytest.approx(by_bh)
+
+
+@pytest.mark.parametrize(
+    ("better", "n", "low", "high"),
+    [(15, 20, 0.5312991224, 0.8881382986), (0, 20, 0, 0.1611251581), (3, 7, 0.1582198553, 0.7495416355)],
+)
+def test_wilson_interval_is_the_one_of_r(better, n, low, high):
+    # prop.test(15, 20, correct=FALSE)$conf.int; prop.test(0, 20, ...); prop.test(3, 7, ...)
+    d = np.where(np.arange(n) < better, 1.0, -1.0)[:, None]
+    share, *interval = st.improvement(d, larger_is_better=True)
+    assert share == pytest.approx(better / n)
+    assert np.concatenate(interval) == pytest.approx([low, high], abs=1e-10)
+    assert st.failure_rate_bound(better, n) == pytest.approx(high, abs=1e-10)
+
+
 def test_wilson_interval_is_the_one_of_scipy():
     share, low, high = st.improvement(np.repeat([1.0, -1.0], [15, 5])[:, None], larger_is_better=True)
     by_scipy = stats.binomtest(15, 20).proportion_ci(method="wilson")
     assert (share[0], low[0], high[0]) == pytest.approx((0.75, *by_scipy))
 
 
-def test_mcnemar_is_the_binomial_test_of_r():
-    # binom.test(0, 5)$p.value
-    diverged = np.arange(8)[:, None] < 5
-    assert st.mcnemar(diverged, np.zeros((8, 1), bool), np.ones((8, 1), bool)) == 0.0625
+@pytest.mark.parametrize(("only_a", "only_b", "p"), [(5, 0, 0.0625), (2, 9, 0.0654296875), (3, 3, 1.0)])
+def test_mcnemar_is_the_binomial_test_of_r(only_a, only_b, p):
+    # binom.test(0, 5)$p.value; binom.test(2, 11)$p.value; binom.test(3, 6)$p.value
+    a = np.arange(20)[:, None] < only_a
+    b = (np.arange(20)[:, None] >= only_a) & (np.arange(20)[:, None] < only_a + only_b)
+    assert st.mcnemar(a, b, np.ones_like(a)) == pytest.approx(p)
+
+
+def test_sign_flip_is_the_share_of_patterns_that_r_counts():
+    # s = as.matrix(expand.grid(rep(list(c(-1, 1)), 6))); mean(abs(s %*% d) >= abs(sum(d)))
+    assert st.sign_flip(GOLDEN) == 0.09375
 
 
 def test_sign_flip_of_six_differences_of_one_sign_is_two_in_64():
@@ -90,6 +136,63 @@ def test_effect_size_is_corrected_by_hedges_factor():
     # Hedges (1981): gamma(4.5) / (sqrt(4.5) * gamma(4)) = 0.9138752 for 9 degrees of freedom
     m = st.Moments(np.array([10]), np.array([2.0]), np.array([1.0]))
     assert st.effect_size(m) == pytest.approx(2 * 0.9138752, abs=1e-6)
+    # nu = 5; gamma(nu/2) / (sqrt(nu/2) * gamma((nu-1)/2)) * mean(d) / sd(d)
+    assert st.effect_size(st.moments(GOLDEN)) == pytest.approx(-0.8390381035, rel=1e-9)
+
+
+def test_spread_is_the_paired_t_of_r_on_absolute_deviations():
+    # var(a) / var(b); t.test(abs(a - median(a)), abs(b - median(b)), paired=TRUE)$p.value
+    ratio, p = st.spread(A, B)
+    assert (ratio[0], p[0]) == pytest.approx((1.6, 0.4650226383), rel=1e-9)
+
+
+def test_skewness_is_the_one_by_hand_in_r():
+    # mean((d - mean(d))^3) / mean((d - mean(d))^2)^1.5
+    assert st.skewness(GOLDEN) == pytest.approx(-0.1218917166, rel=1e-9)
+
+
+def test_the_upper_limit_of_the_sd_is_by_the_chi_squared_of_r():
+    # sd(d) * sqrt(5 / qchisq(.2, 5))
+    assert st.upper_sd(st.moments(GOLDEN)) == pytest.approx(5.123828417, rel=1e-9)
+
+
+def test_half_width_is_by_the_t_of_r():
+    # qt(1 - .05/54, 5) * sd(d) / sqrt(6)
+    assert st.half_width(st.moments(GOLDEN), ALPHA, 54) == pytest.approx(8.584762408, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "sd", "alpha", "power"),
+    [(6, 0.5, 0.05, 0.40904354972), (10, 0.5, 0.05, 0.79520726671), (20, 0.8, 0.05 / 54, 0.01647608652)],
+)
+def test_tost_power_is_the_integral_of_r(n, sd, alpha, power):
+    # t = qt(1 - alpha, n - 1)
+    # f = function(x) pmax(2*pnorm(.5*sqrt(n)/sd - t*sqrt(x/(n-1))) - 1, 0) * dchisq(x, n - 1)
+    # integrate(f, 0, (n-1) * (.5*sqrt(n)/sd/t)^2, rel.tol=1e-10)
+    m = st.Moments(np.array([n]), np.zeros(1), np.array([sd]))
+    assert st.tost_power(m, MARGIN, alpha) == pytest.approx(power, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "sd", "margin", "planned", "needed"), [(10, 0.3, 0.5, 1, 11), (10, 0.3, 0.5, 54, 31), (6, None, 2, 18, 223)]
+)
+def test_seeds_needed_are_those_of_a_loop_in_r(n, sd, margin, planned, needed):
+    # s = sd * sqrt((n-1) / qchisq(.2, n-1)); N = 5
+    # while ((qt(1-.05/2/planned, N-1) + qt(1-.05/planned, N-1)) * s/sqrt(N) > margin) N = N + 1
+    m = st.moments(GOLDEN) if sd is None else st.Moments(np.array([n]), np.zeros(1), np.array([sd]))
+    assert st.seeds_needed(m, margin, ALPHA, planned).tolist() == [needed]
+
+
+@pytest.mark.parametrize(
+    ("correct_a", "correct_b", "error"),
+    [
+        ([5, 3, 0, 4, 5, 1, 2, 5], [4, 1, 1, 4, 3, 0, 3, 2], 0.06007188155),
+        ([5, 0, 0, 5, 5, 0, 5, 5], [0, 4, 4, 4, 0, 4, 0, 0], 0.3503824441),
+    ],
+)
+def test_test_set_error_is_the_one_by_hand_in_r(correct_a, correct_b, error):
+    # pa = correct_a/5; pb = correct_b/4; sqrt(max(var(pa-pb) - mean(pa*(1-pa)/4 + pb*(1-pb)/3), 0) / 8)
+    assert st.test_set_error(np.array(correct_a), 5, np.array(correct_b), 4) == pytest.approx(error, rel=1e-9)
 
 
 # Second implementations

@@ -13,8 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from calibration import corner_cases
+from calibration.errors import TESTS
 from calibration.families import FAMILIES
-from calibration.promises import INTERVALS, RIGHT, SIZES, TESTS, Promise, measured
+from calibration.intervals import INTERVALS
+from calibration.promises import RIGHT, SIZES, Promise, measured
 
 PARTS = {"Intervals": INTERVALS, "Tests of one comparison": TESTS, "Families and verdicts": FAMILIES}
 INTRODUCTION = """# Calibration
@@ -41,9 +43,13 @@ is significant: its p is 1. A margin of 0 is refused when the grid is read.
 
 
 def shares(promised: dict[int, tuple[float, float]]) -> str:
-    """The promise in words: one number where it is the same for each n."""
-    texts = {n: f"{low:.3f}" if low == high else f"{low:g} to {high:g}" for n, (low, high) in promised.items()}
-    return texts[next(iter(texts))] if len(set(texts.values())) == 1 else ", ".join(texts.values())
+    """The promise in words: one number or range where it is the same for each n."""
+    alike = len(set(promised.values())) == 1
+    texts = [f"{(low + high) / 2:.3f}" + f" ± {(high - low) / 2:.3f}" * (low < high) for low, high in promised.values()]
+    if not alike:
+        return ", ".join(texts)
+    low, high = next(iter(promised.values()))
+    return texts[0] if low == high else f"{low:g} to {high:g}"
 
 
 def line(promise: Promise, times: int) -> str:
