@@ -168,10 +168,12 @@ MARGIN_ERRORS = {
 }
 FAMILIES = [
     family("all intervals cover", 1 - INDEPENDENT, all_covered, 3000),
-    family("an equal arm called different, by verdict", INDEPENDENT, truly_equal, 2500, sizes=(10,)),
-    family("the same where half of the arms differ, by verdict", (0, ALPHA), half_real, 1000, sizes=(20,)),
-    family("an arm at the margin called equivalent, by verdict", INDEPENDENT, at_the_margin, 2500, sizes=(10,)),
-    family("anything false said, by verdict", (0, 2 * ALPHA), either_error, 1000, sizes=(5,)),
+    family("an equal arm called different, by verdict", INDEPENDENT, truly_equal, 2500, sizes=(5, 20)),
+    family(
+        "an equal arm called different where half of them differ, by verdict", (0, ALPHA), half_real, 1000, sizes=(10,)
+    ),
+    family("an arm at the margin called equivalent, by verdict", INDEPENDENT, at_the_margin, 2500, sizes=(5, 20)),
+    family("anything false said, by verdict", (0, 2 * ALPHA), either_error, 1000, sizes=(10,)),
     *(family(f"an equal arm called different, {kind}", ERRORS[kind], any_different(kind), 1000) for kind in DRAW),
     *(
         family(f"an arm at the margin called equivalent, {kind}", MARGIN_ERRORS[kind], any_equivalent(kind), 1000)
