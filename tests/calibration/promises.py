@@ -1,4 +1,4 @@
-"""What the statistics of one comparison promise, simulated: in what share of simulations it holds, and for wrong versions.
+"""What a statistic promises, and in what share of simulations it holds: for the program's version and for wrong ones.
 
 A simulation draws many comparisons at once, n pairs along axis 0 and comparisons along axis 1, and says of each whether
 the promise held: (rng, n, draws) -> {version: bool (draws,)}. RIGHT is the program's version; every other one has a
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, stats
 
 from reports import statistics as st
 
@@ -37,9 +37,14 @@ class Promise(NamedTuple):
 def promise(what, share, simulate, draws=20_000, sizes=SIZES, comparisons=1) -> Promise:
     """share: a number, a pair, or a function or dictionary of n that gives one; draws: a number, or one for each size."""
     shares = {n: share(n) if callable(share) else share[n] if isinstance(share, dict) else share for n in sizes}
-    ends = {n: each if isinstance(each, tuple) else (each, each) for n, each in shares.items()}
+    ends = {n: each if isinstance(each, tuple) else (float(each), float(each)) for n, each in shares.items()}
     counts = dict(zip(sizes, draws, strict=True)) if isinstance(draws, tuple) else dict.fromkeys(sizes, draws)
     return Promise(what, ends, simulate, counts, comparisons)
+
+
+def about(*shares: float, by: float = 0.005) -> dict[int, tuple[float, float]]:
+    """Ranges around what was measured with 6 times the simulations, for each of SIZES."""
+    return {n: (share - by, share + by) for n, share in zip(SIZES, shares, strict=True)}
 
 
 @functools.cache
@@ -55,7 +60,7 @@ def _measured(what: str, simulate: Callable, n: int, draws: int, comparisons: in
 
 def measured(of: Promise, n: int, times: int = 1) -> dict[str, float]:
     """The share of each version in `times` as many simulations as the tests have."""
-    return _measured(of.what, of.simulate, n, of.draws[n] * times, of.comparisons)
+    return dict(_measured(of.what, of.simulate, n, of.draws[n] * times, of.comparisons))
 
 
 def standard_error(share: float, draws: int) -> float:
@@ -107,234 +112,3 @@ def covers(interval: tuple[Array, Array], truth) -> Array:
 
 def around(centre: Array, half: Array) -> tuple[Array, Array]:
     return centre - half, centre + half
-
-
-# Intervals
-
-
-def t_interval_covers(kind: str) -> Callable:
-    def simulate(rng, n, draws):
-        d = MEAN + DRAW[kind](rng, (n, draws))
-        a, b = arms(rng, d)
-        m = st.moments(d)
-        of_arms = np.sqrt((a.var(0, ddof=1) + b.var(0, ddof=1)) / n)
-        held = {
-            RIGHT: covers(st.t_interval(m), MEAN),
-            "arms unpaired": covers(around(m.mean, stats.t.ppf(0.975, 2 * n - 2) * of_arms), MEAN),
-        }
-        if kind == "normal":  # elsewhere the error of the assumption hides it
-            held["normal quantiles"] = covers(around(m.mean, Z * m.error), MEAN)
-            if n < 50:  # where it takes a million simulations to see
-                held["n for n − 1"] = covers(st.t_interval(with_n(m)), MEAN)
-        return held
-
-    return simulate
-
-
-def improvement_covers(tied: float) -> Callable:
-    """Of intervals for P(first arm better), itself uniform, where a share of the pairs is tied."""
-
-    def simulate(rng, n, draws):
-        better = rng.random(draws)
-        d = np.where(rng.random((n, draws)) < better, 1.0, -1.0)
-        d[rng.random(d.shape) < tied] = 0
-        truth = (1 - tied) * better + tied / 2
-        share, *interval = st.improvement(d, larger_is_better=True)
-        _, *ties_lost = st.improvement(np.where(d == 0, -1.0, d), larger_is_better=True)
-        held = {
-            RIGHT: covers(interval, truth),
-            "Wald": covers(around(share, Z * np.sqrt(share * (1 - share) / n)), truth),
-        }
-        return {**held, "ties lost": covers(ties_lost, truth)} if tied else held
-
-    return simulate
-
-
-def wilson_coverage(n: int, most: float = 1.0, upper_only: bool = False) -> float:
-    """Of Wilson's interval by scipy, exactly: the mean over proportions uniform on (0, most)."""
-    k = np.arange(n + 1)
-    intervals = [stats.binomtest(int(each), n).proportion_ci(method="wilson") for each in k]
-    low, high = np.clip(np.array(intervals).T, 0, most)
-    below = special.betainc(k + 1, n - k + 1, 0 * low if upper_only else low)
-    return float((special.betainc(k + 1, n - k + 1, high) - below).sum() / (n + 1) / most)
-
-
-MOST_FAILURES = 0.5
-
-
-def failure_bound_holds(rng, n, draws):
-    """Of upper bounds for a failure rate, itself uniform below MOST_FAILURES."""
-    rate = rng.uniform(0, MOST_FAILURES, draws)
-    failures = rng.binomial(n, rate)
-    bound = np.array([st.failure_rate_bound(k, n) for k in range(n + 1)])[failures]
-    seen = failures / n
-    return {RIGHT: bound >= rate, "Wald": seen + Z * np.sqrt(seen * (1 - seen) / n) >= rate}
-
-
-def upper_sd_holds(kind: str) -> Callable:
-    def simulate(rng, n, draws):
-        m = st.moments(DRAW[kind](rng, (n, draws)))
-        return {
-            RIGHT: st.upper_sd(m) >= 1,
-            "no limit": m.sd >= 1,
-            **({"n for n − 1": st.upper_sd(with_n(m)) >= 1} if kind == "normal" else {}),
-        }
-
-    return simulate
-
-
-EXAMPLES = 800
-
-
-def noise_of_test_set_covers(rng, n, draws):
-    """Whether the difference on all examples lies within 1.96 standard errors of that on these, each with n seeds an arm."""
-    held = {RIGHT: [], "noise of seeds left in": [], "examples unpaired": []}
-    for _ in range(draws):
-        logit = rng.normal(0.5, 1.5, EXAMPLES) + rng.normal(0, 0.8, (2, EXAMPLES))  # examples are hard for both arms
-        p = special.expit(logit)
-        correct = rng.binomial(n, p)
-        difference = abs(np.diff(p.mean(1))[0])  # of infinitely many seeds; over all examples it is 0
-        seen = correct / n
-        errors = (
-            st.test_set_error(correct[0], n, correct[1], n),
-            math.sqrt(np.var(seen[0] - seen[1], ddof=1) / EXAMPLES),
-            math.sqrt(seen.var(1, ddof=1).sum() / EXAMPLES),
-        )
-        for hits, error in zip(held.values(), errors, strict=True):
-            hits.append(difference <= Z * error)
-    return {version: np.array(hits) for version, hits in held.items()}
-
-
-# Tests where nothing is to be found
-
-
-def t_test_errs(kind: str) -> Callable:
-    def simulate(rng, n, draws):
-        d = DRAW[kind](rng, (n, draws))
-        m = st.moments(d)
-        held = {RIGHT: st.t_test(m) <= ALPHA, "arms unpaired": stats.ttest_ind(*arms(rng, d)).pvalue <= ALPHA}
-        if kind == "normal":
-            held["normal quantiles"] = np.abs(m.mean) > Z * m.error
-        return held
-
-    return simulate
-
-
-def flip_level(n: int) -> float:
-    """The largest share of sign patterns that is at most ALPHA, or the least one; ALPHA where patterns are drawn."""
-    patterns = 2 ** (n - 1)
-    return ALPHA if patterns > st.EXACT_FLIPS else max(1, math.floor(ALPHA * patterns)) / patterns
-
-
-def sign_flip_errs(kind: str) -> Callable:
-    def simulate(rng, n, draws):
-        p, level = st.sign_flip(DRAW[kind](rng, (n, draws))), flip_level(n)
-        return {RIGHT: p <= level, "one-sided": p / 2 <= level}
-
-    return simulate
-
-
-def tost_errs(side: int, kind: str) -> Callable:
-    """Of equivalences where the mean lies at a margin of 6 standard errors, above or below 0."""
-
-    def simulate(rng, n, draws):
-        sd = MARGIN * math.sqrt(n) / 6
-        m = st.moments(side * MARGIN + sd * DRAW[kind](rng, (n, draws)))
-        p = st.tost(m, MARGIN)
-        held = {RIGHT: p <= ALPHA, "two-sided level": p <= ALPHA / 2}
-        if kind == "normal":
-            held["normal quantiles"] = MARGIN - np.abs(m.mean) >= stats.norm.isf(ALPHA) * m.error
-        return held
-
-    return simulate
-
-
-POWER_ALPHA = ALPHA / 2
-
-
-def power_setting(n: int) -> st.Moments:
-    """The true mean and sd at which TOST finds equivalence in some 80 % of simulations."""
-    return st.Moments(np.array([n]), np.zeros(1), np.array([0.15 * math.sqrt(n)]))
-
-
-def tost_finds(rng, n, draws):
-    """Of equivalences where the true difference is 0."""
-    truth = power_setting(n)
-    m = st.moments(truth.sd * rng.standard_normal((n, draws)))
-    sd_known = MARGIN - np.abs(m.mean) >= stats.norm.isf(POWER_ALPHA) * truth.error
-    return {RIGHT: st.tost(m, MARGIN) <= POWER_ALPHA, "sd taken as known": sd_known}
-
-
-FAILURES = 0.3
-
-
-def mcnemar_errs(rng, n, draws):
-    a, b = rng.random((2, n, draws)) < FAILURES
-    only_a, only_b = (a & ~b).sum(0), (b & ~a).sum(0)
-    normal = np.abs(only_a - only_b) >= Z * np.sqrt(np.maximum(only_a + only_b, 1))
-    return {RIGHT: st.mcnemar(a, b, np.ones_like(a)) <= ALPHA, "normal instead of exact": normal}
-
-
-def size_of_mcnemar(n: int) -> float:
-    """How often the exact test errs: the sum over every number of pairs that differ, by scipy's binomial test."""
-    size = 0.0
-    for differ in range(1, n + 1):
-        tails = [k for k in range(differ + 1) if stats.binomtest(min(k, differ - k), differ).pvalue <= ALPHA]
-        size += stats.binom.pmf(differ, n, 2 * FAILURES * (1 - FAILURES)) * stats.binom.pmf(tails, differ, 0.5).sum()
-    return size
-
-
-def spread_errs(kind: str) -> Callable:
-    def simulate(rng, n, draws):
-        a, b = DRAW[kind](rng, (2, n, draws))
-        ratio, p = st.spread(a, b)
-        of_variances = 2 * np.minimum(stats.f.cdf(ratio, n - 1, n - 1), stats.f.sf(ratio, n - 1, n - 1))
-        wrong = {"one-sided": p / 2} if kind == "normal" else {"variances compared": of_variances}
-        return {version: each <= ALPHA for version, each in {RIGHT: p, **wrong}.items()}
-
-    return simulate
-
-
-UNKNOWN = (0.0, 1.0)
-INTERVALS = [
-    promise(
-        "95 % t interval covers the mean", 0.95, t_interval_covers("normal"), draws=(20_000, 40_000, 150_000, 150_000)
-    ),
-    promise("95 % t interval covers the mean, skewness 0.8", UNKNOWN, t_interval_covers("skewness 0.8")),
-    promise("95 % t interval covers the mean, skewness 1.75", UNKNOWN, t_interval_covers("skewness 1.75")),
-    promise("95 % t interval covers the mean, heavy tails", UNKNOWN, t_interval_covers("heavy tails")),
-    promise("Wilson interval covers P(better)", wilson_coverage, improvement_covers(tied=0)),
-    promise("Wilson interval covers P(better), a fifth of the pairs tied", UNKNOWN, improvement_covers(tied=0.2)),
-    promise(
-        "Wilson upper bound of a failure rate holds",
-        lambda n: wilson_coverage(n, most=MOST_FAILURES, upper_only=True),
-        failure_bound_holds,
-    ),
-    promise("80 % upper limit of the sd holds", 0.8, upper_sd_holds("normal")),
-    promise("80 % upper limit of the sd holds, skewness 1.75", UNKNOWN, upper_sd_holds("skewness 1.75")),
-    promise("80 % upper limit of the sd holds, heavy tails", UNKNOWN, upper_sd_holds("heavy tails")),
-    promise("1.96 standard errors of the test set cover", (0.94, 0.95), noise_of_test_set_covers, draws=2500),
-]
-TESTS = [
-    promise("t test errs", ALPHA, t_test_errs("normal"), draws=(20_000, 20_000, 40_000, 150_000)),
-    promise("t test errs, heavy tails", UNKNOWN, t_test_errs("heavy tails")),
-    promise(
-        "sign flip errs, heavy tails", flip_level, sign_flip_errs("heavy tails"), draws=(20_000, 20_000, 2000, 2000)
-    ),
-    promise(
-        "sign flip errs, skewness 1.75", UNKNOWN, sign_flip_errs("skewness 1.75"), draws=(20_000, 20_000, 2000, 2000)
-    ),
-    promise("TOST errs at the margin", ALPHA, tost_errs(1, "normal"), draws=(20_000, 20_000, 40_000, 150_000)),
-    promise("TOST errs at the margin, skewness 1.75, upper margin", UNKNOWN, tost_errs(1, "skewness 1.75")),
-    promise("TOST errs at the margin, skewness 1.75, lower margin", UNKNOWN, tost_errs(-1, "skewness 1.75")),
-    promise("TOST errs at the margin, heavy tails", UNKNOWN, tost_errs(1, "heavy tails")),
-    promise(
-        "TOST finds equivalence as often as its exact power",
-        lambda n: float(st.tost_power(power_setting(n), MARGIN, POWER_ALPHA)[0]),
-        tost_finds,
-        draws=(20_000, 20_000, 40_000, 150_000),
-    ),
-    promise("McNemar's exact test errs, failure rate 0.3", size_of_mcnemar, mcnemar_errs),
-    promise("test of spread errs", UNKNOWN, spread_errs("normal")),
-    promise("test of spread errs, heavy tails", UNKNOWN, spread_errs("heavy tails")),
-]

@@ -13,23 +13,30 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from calibration import corner_cases
+from calibration.errors import TESTS
 from calibration.families import FAMILIES
-from calibration.promises import INTERVALS, RIGHT, SIZES, TESTS, Promise, measured
+from calibration.intervals import INTERVALS
+from calibration.promises import RIGHT, SIZES, Promise, measured
 
 PARTS = {"Intervals": INTERVALS, "Tests of one comparison": TESTS, "Families and verdicts": FAMILIES}
 INTRODUCTION = """# Calibration
 
-What the intervals, tests and verdicts of a report promise, and in what share of simulations it holds: for n pairs a
-comparison, {times} times as many simulations as the tests run (`python tests/calibration/table.py {times}` prints this
-page; `tests/test_calibration.py` checks it). A promised share is known beforehand, or is a bound that the procedure
-keeps; a range is what was measured where the assumption of normal differences does not hold. The tests also measure
-wrong versions of every procedure (the last column) and see that each leaves the band of 4 standard errors about the
-promise.
+What the intervals, tests and verdicts of a report promise, and in what share of simulations of n pairs a comparison it
+holds. `python tests/calibration/table.py {times}` prints this page, with {times} × the simulations of
+`tests/test_calibration.py`, which checks it. A single number is known beforehand; "0 to" is a bound that the procedure
+keeps; ± is what was measured where it promises nothing. The tests also measure wrong versions of every procedure (last
+column), and see that each is farther from the promise than 4 standard errors of the simulation.
 
-Differences are normal, or log-normal with a skewness of 0.8 or 1.75, or of heavy tails (t with 3 degrees of freedom).
-α is 0.05, a family has 54 comparisons. What breaks: skewed differences make intervals too short and families err too
-often, the more so the fewer pairs there are (notes say `skewed` from 10 pairs on); the limit of the sd, and with it the
-number of seeds needed, is too low where tails are heavy; an arm that fails too rarely to be seen is called equivalent.
+Differences are normal unless they are said to be skewed (log-normal, skewness 0.8 or 1.75) or of heavy tails (t with 3
+degrees of freedom). α is 0.05, a family has 54 comparisons. What breaks:
+
+- Skewed differences: intervals are too short, and families err too often, most at 10 to 20 pairs (0.10 at skewness 0.8,
+  0.29 at 1.75; larger families more often). Verdicts are then noted `skewed`, from 10 pairs on.
+- Skewed differences or heavy tails: the upper limit of the sd, and with it the number of seeds needed, is too low.
+- Failures too rare to be seen: an arm that equals the other but for a failure in 1 of n runs is called equivalent in a
+  third of studies of n pairs, whence the upper bound of the failure rate beside each verdict. An arm that did fail is not
+  called equivalent before n reaches 2.7 × what a failure costs / margin (80 pairs at 60 points and a margin of 2).
+- Tests of spread find little below 10 pairs, and nothing below 5.
 """
 CORNERS = """
 ## Corner cases
@@ -41,9 +48,13 @@ is significant: its p is 1. A margin of 0 is refused when the grid is read.
 
 
 def shares(promised: dict[int, tuple[float, float]]) -> str:
-    """The promise in words: one number where it is the same for each n."""
-    texts = {n: f"{low:.3f}" if low == high else f"{low:g} to {high:g}" for n, (low, high) in promised.items()}
-    return texts[next(iter(texts))] if len(set(texts.values())) == 1 else ", ".join(texts.values())
+    """The promise in words: one number or range where it is the same for each n."""
+    alike = len(set(promised.values())) == 1
+    texts = [f"{(low + high) / 2:.3f}" + f" ± {(high - low) / 2:.3f}" * (low < high) for low, high in promised.values()]
+    if not alike:
+        return ", ".join(texts)
+    low, high = next(iter(promised.values()))
+    return texts[0] if low == high else f"{low:g} to {high:g}"
 
 
 def line(promise: Promise, times: int) -> str:
