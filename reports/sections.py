@@ -40,10 +40,10 @@ STATISTICS = (
     Column("p, Holm", "number", "adjusted over this table"),
 )
 CLAIMS = (
-    Column("claim"),
+    Column("claim", "long"),
     Column("verdict"),
-    Column("numbers"),
-    Column("source"),
+    Column("numbers", "long"),
+    Column("source", "long"),
 )
 TRIED = (
     Column("cell"),
