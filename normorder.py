@@ -200,7 +200,9 @@ def export_command(
     grid_path: GridPath = DEFAULT_GRID,
     store: StorePath = None,
     seeds: SeedCount = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder of the file [reports/build/<grid>]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder of the file, in place of reports/build/<grid>")
+    ] = None,
 ) -> None:
     """Write the table of comparisons of a grid as a file, without the report."""
     from reports.export import export

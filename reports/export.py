@@ -66,10 +66,14 @@ def latex(frame: pd.DataFrame, grid: Grid) -> str:
     lines = [f"% Comparisons of {_line(grid.name)}. The preamble needs \\usepackage{{booktabs,longtable}}."]
     for caption, rows in _families(frame, grid, _latex):
         lines += [
-            r"\begin{longtable}{@{}lrrrrlp{0.2\textwidth}@{}}", rf"\caption{{{caption}}} \\", r"\toprule", head, r"\midrule",
-            r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot",
-            *(" & ".join(row) + r" \\" for row in rows), r"\end{longtable}", "",
-        ]  # fmt: skip
+            r"\begingroup\footnotesize\setlength{\tabcolsep}{4pt}",
+            r"\begin{longtable}{@{}lrrrrlp{0.2\textwidth}@{}}",
+            rf"\caption{{{caption}}} \\",
+            *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
+            *(r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"),
+            *(" & ".join(row) + r" \\" for row in rows),
+            *(r"\end{longtable}", r"\endgroup", ""),
+        ]
     return "\n".join(lines)
 
 

@@ -111,7 +111,7 @@ def colour_limit(frame: pd.DataFrame, metric: str) -> float:
     One diverged cell would else make all others pale. The number says the rest.
     """
     sizes = frame.loc[frame["metric"] == metric, "difference"].abs().dropna().to_numpy() * measure(metric).factor
-    return max(float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0, 1e-9)
+    return max(float(np.quantile(sizes, 0.9)) if len(sizes) else 0.0, 10.0 ** -measure(metric).decimals)
 
 
 def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str]) -> Figure:

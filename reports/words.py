@@ -22,7 +22,8 @@ def plain(value: float, digits: int = 2) -> str:
     """A number with so many decimals; a dash where there is none."""
     if not np.isfinite(value):
         return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    return f"{value:,.{digits}f}".replace("-", "−")
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−" if text.strip("-0.") else "")
 
 
 def number(value: float, metric: str) -> str:
@@ -35,7 +36,7 @@ def interval(row: Mapping[str, object]) -> str:
     """Difference of a comparison with its 95 % interval: '+1.20 pp [0.80, 1.60]'."""
     of = measure(row["metric"])
     middle, low, high = (plain(row[name] * of.factor, of.decimals) for name in ("difference", "low", "high"))
-    return f"{'+' if row['difference'] > 0 else ''}{middle} {of.unit} [{low}, {high}]"
+    return f"{'+' if row['difference'] > 0 and middle.strip('0.') else ''}{middle} {of.unit} [{low}, {high}]"
 
 
 def p_value(value: float) -> str:

@@ -15,6 +15,7 @@ from reports import audit, figures, page
 from reports.comparisons import compare
 from reports.outcomes import gather
 from reports.spread import spread, spread_answer
+from reports.words import plain
 from results import METRICS, Store
 
 
@@ -216,6 +217,22 @@ def test_no_name_stands_twice_in_a_page(tmp_path):
     page.build(grid, store, tmp_path / "report")
     names = re.findall(r' id="([^"]+)"', (tmp_path / "report" / "index.html").read_text())
     assert [name for name in names if names.count(name) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-1234.567, "−1,234.57"),
+        (-0.004, "0.00"),
+        (0.0, "0.00"),
+        (np.nan, "–"),
+        (np.inf, "∞"),
+        (-np.inf, "−∞"),
+        (100, "100.00"),
+    ],
+)
+def test_a_number_has_a_minus_sign_only_where_it_shows_one(value, text):
+    assert plain(value) == text
 
 
 @pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])
