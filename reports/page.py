@@ -138,7 +138,10 @@ def _contents(
         "spread": spread(results, varying, tables.MOST_ROWS),
         "spread_count": (frame["metric"] == primary.metric).sum(),
         "spread_answer": spread_answer(frame, primary.metric, grid.analysis.alpha),
-        "families": tables.families(pd.concat([frame, secondary], ignore_index=True), grid, varying),
+        "families": [
+            *tables.families(frame, grid, varying),
+            *tables.families(secondary, grid, varying, tables.MOST_SECONDARY),
+        ],
         "missing": audit.lost(runs, ["missing", "failed"], varying),
         "diverged": audit.lost(runs, ["diverged"], varying),
         "divergence": audit.divergence(frame, varying),

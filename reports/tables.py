@@ -13,7 +13,12 @@ from reports.statistics import failure_rate_bound
 from reports.words import VERDICTS, interval, p_value, plain, seeds
 
 MOST_ROWS = 300  # of one table on the page; the files have all
-MOST_IN_A_FAMILY, MOST_IN_ALL, LEAST_IN_A_FAMILY = 500, 1500, 25  # rows of comparisons, about 1 KB each
+MOST_IN_A_FAMILY, MOST_IN_ALL, MOST_SECONDARY, LEAST_IN_A_FAMILY = (
+    500,
+    1500,
+    500,
+    25,
+)  # rows of comparisons, about 1 KB each
 
 
 class Column(NamedTuple):
@@ -58,11 +63,13 @@ COMPARISON = (
 )
 
 
-def families(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> list[dict[str, object]]:
-    """A table of comparisons for each family, the primary one first, cut so that all together fit on a page."""
+def families(
+    frame: pd.DataFrame, grid: Grid, varying: Sequence[str], room: int = MOST_IN_ALL
+) -> list[dict[str, object]]:
+    """A table of comparisons for each family, the primary one first, cut so that all together have `room` rows."""
     groups = by_family(frame, grid)
-    most = int(np.clip(MOST_IN_ALL // len(groups), LEAST_IN_A_FAMILY, MOST_IN_A_FAMILY))
-    room, found = MOST_IN_ALL, []
+    most = int(np.clip(room // len(groups), LEAST_IN_A_FAMILY, MOST_IN_A_FAMILY))
+    found = []
     for names, role, family in groups:
         here = family.head(min(most, room))
         room -= len(here)
