@@ -67,12 +67,6 @@ def latex(frame: pd.DataFrame, grid: Grid) -> str:
     for caption, rows in _families(frame, grid, _latex):
         lines += [
             r"\begingroup\footnotesize\setlength{\tabcolsep}{4pt}",
-<<<<<<< HEAD
-            r"\begin{longtable}{@{}lrrrrlp{0.2\textwidth}@{}}", rf"\caption{{{caption}}} \\", r"\toprule", head, r"\midrule",
-            r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot",
-            *(" & ".join(row) + r" \\" for row in rows), r"\end{longtable}", r"\endgroup", "",
-        ]  # fmt: skip
-=======
             r"\begin{longtable}{@{}lrrrrlp{0.2\textwidth}@{}}",
             rf"\caption{{{caption}}} \\",
             *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
@@ -80,7 +74,6 @@ def latex(frame: pd.DataFrame, grid: Grid) -> str:
             *(" & ".join(row) + r" \\" for row in rows),
             *(r"\end{longtable}", r"\endgroup", ""),
         ]
->>>>>>> ui
     return "\n".join(lines)
 
 
