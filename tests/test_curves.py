@@ -636,6 +636,14 @@ def test_an_arm_that_diverged_always_has_no_row_that_is_different(tmp_path):
     assert effect["different"].tolist() == [False, True, False]
 
 
+def test_few_seeds_make_no_row_different(tmp_path):
+    grid = read_grid(tmp_path, seeds=4)
+    shifts = {AFTER: exactly(4, -0.03, 0.00001), BEFORE: np.zeros(4)}
+    effect = curves.statistics_effect(results_of(tmp_path, grid, both_states(grid, shifts))[0], 0.05)
+    assert (effect["p_holm"] <= 0.05).any()
+    assert not effect["different"].any()
+
+
 def test_orders_without_bn_have_no_two_states(tmp_path):
     grid = read_grid(tmp_path, seeds=5, contrasts=("before - none",))
     results, _ = results_of(tmp_path, grid, both_states(grid, SHIFTS))
@@ -665,7 +673,8 @@ EFFECTS = {
     "relu": (0.05, 0.2, 0.03),  # more right answers, larger loss
     "tanh": (-0.05, -0.2, -0.03),
     "elu": (0.05, -0.2, 0.0),
-    "maxout": (0.05, 0.0, 0.0),
+    "maxout": (0.05, 0.0001, 0.0),  # losses of the same size
+    "leaky_relu": (0.0001, 0.2, 0.0),  # as many right answers
     "sigmoid": (0.005, 0.02, 0.03),  # within both margins
 }
 
@@ -742,6 +751,26 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
         "Test accuracy and test loss differ in favour of different arms in 1 of 2 comparisons: relu, after − before: "
         "accuracy +5.00 pp [+4.93, +5.07], loss +0.200 nats [+0.199, +0.201], calibration error +3.00 pp [+2.93, +3.07], "
         "so that accuracy favours after and loss before."
+    )
+
+
+def test_cells_whose_difference_vanishes_and_whose_sign_turns_are_named_apart(tmp_path):
+    grid = read_grid(tmp_path, depths=(2, 4, 8), seeds=10)
+    late = np.arange(21) > 9
+
+    def change(planned):
+        shift = 0.05 + exactly(10, 0, 0.001)[planned.seed]
+        shapes = {2: ~late * shift, 4: np.where(late, -shift, shift), 8: shift}
+        return {"accuracies": np.array(RISING) + shapes[planned.cell.depth] * (planned.cell.order == AFTER)}
+
+    results, store = results_of(tmp_path, grid, steady(grid, change))
+    over = curves.over_epochs(results, curves.read(results, store), "val_accuracy", "after - before")
+    empty = curves.statistics_effect(results._replace(place={}), 0.05)
+    (text,) = curves.sentences(results, {}, over, empty, compare(results, ["test_accuracy"]), ["depth"])
+    assert text == (
+        "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
+        "3 of 3 cells, and in the last epoch of 2. The difference is gone by the last epoch in: depth 2. Its sign turns in: "
+        "depth 4."
     )
 
 
