@@ -47,7 +47,15 @@ function enhance(box) {
     show();
   }
 
-  heads.forEach((head, i) => head.querySelector("button").addEventListener("click", () => sort(i)));
+  heads.forEach((head, i) => {
+    const button = head.firstElementChild; // no <button>: on paper Chromium repeats no header that has one
+    button.addEventListener("click", () => sort(i));
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort(i);
+    });
+  });
   words.addEventListener("input", () => { page = 0; show(); });
   verdict?.addEventListener("change", () => { page = 0; show(); });
   back.addEventListener("click", () => { page -= 1; show(); });
