@@ -23,9 +23,9 @@ INTRODUCTION = """# Calibration
 
 What the intervals, tests and verdicts of a report promise, and in what share of simulations of n pairs a comparison it
 holds. `python tests/calibration/table.py {times}` prints this page, with {times} × the simulations of
-`tests/test_calibration.py`, which checks it. A single number is known beforehand; "0 to" is a bound that the procedure
-keeps; ± is what was measured where it promises nothing. The tests also measure wrong versions of every procedure (last
-column), and see that each is farther from the promise than 4 standard errors of the simulation.
+`tests/test_calibration.py`, which checks it. A number without ± is known beforehand, for each n where there are several;
+± is what was measured where the procedure promises nothing. The tests also measure wrong versions of every procedure
+(last column), and see that each is farther from the promise than 4 standard errors of the simulation.
 
 Differences are normal unless they are said to be skewed (log-normal, skewness 0.8 or 1.75) or of heavy tails (t with 3
 degrees of freedom). α is 0.05, a family has 54 comparisons. What breaks:
@@ -49,12 +49,11 @@ is significant: its p is 1. A margin of 0 is refused when the grid is read.
 
 def shares(promised: dict[int, tuple[float, float]]) -> str:
     """The promise in words: one number or range where it is the same for each n."""
-    alike = len(set(promised.values())) == 1
-    texts = [f"{(low + high) / 2:.3f}" + f" ± {(high - low) / 2:.3f}" * (low < high) for low, high in promised.values()]
-    if not alike:
-        return ", ".join(texts)
-    low, high = next(iter(promised.values()))
-    return texts[0] if low == high else f"{low:g} to {high:g}"
+    ranges = list(promised.values())
+    (low, high), half = ranges[0], (ranges[0][1] - ranges[0][0]) / 2
+    if len(set(ranges)) == 1:
+        return f"{low:.3f}" if low == high else f"{low:g} to {high:g}"
+    return ", ".join(f"{(low + high) / 2:.3f}" for low, high in ranges) + (f" (± {half:.3f})" if half else "")
 
 
 def line(promise: Promise, times: int) -> str:
