@@ -26,6 +26,7 @@ architecture = ["mlp"]
 order = {orders}
 activation = {activations}
 depth = {depths}
+{axes}
 [seeds]
 count = {seeds}
 [analysis]
@@ -36,14 +37,21 @@ contrasts = {contrasts}
 
 
 def read_grid(
-    folder, activations=("relu",), depths=(2,), seeds=20, margins=MARGINS, contrasts=("after - before",), exclude=""
+    folder,
+    activations=("relu",),
+    depths=(2,),
+    seeds=20,
+    margins=MARGINS,
+    contrasts=("after - before",),
+    exclude="",
+    axes="",
 ):
     arms = {"before": BEFORE, "after": AFTER, **({"none": NONE} if "none" in str(contrasts) else {})}
     path = folder / "simulated.toml"
     text = GRID.format(
         orders=list(arms.values()), activations=list(activations), depths=list(depths), seeds=seeds,
         arms=", ".join(f"{name} = '{order}'" for name, order in arms.items()), contrasts=list(contrasts),
-        margins=margins,
+        margins=margins, axes=axes,
     )  # fmt: skip
     path.write_text(exclude + text)
     return Grid.read(path, {**harness.choices(), "metric": METRICS})

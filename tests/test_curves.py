@@ -9,7 +9,7 @@ import oracles
 import pandas as pd
 import pytest
 from scipy import stats
-from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, MARGINS, NONE, exactly, fill, read_grid, run
+from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, exactly, fill, read_grid, run
 
 from grids import Run
 from reports import curves, figures
@@ -320,8 +320,7 @@ def over_epochs_by_loop(results, values, kind, contrast):
 def accidents(tmp_path):
     """Curves of 3 and of 30 epochs, of which some runs and epochs are missing and some runs diverged or failed."""
     rng = np.random.default_rng(0)
-    margins = MARGINS + "\n[nuisance]\nepochs = [3, 30]"
-    grid = read_grid(tmp_path, ("relu", "tanh", "elu"), seeds=8, margins=margins)
+    grid = read_grid(tmp_path, ("relu", "tanh", "elu"), seeds=8, axes="epochs = [3, 30]")
 
     def change(planned):
         epochs = planned.cell.epochs
