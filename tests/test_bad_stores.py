@@ -1,4 +1,4 @@
-"""What commands do with stores that are damaged, foreign or odd: a line that names the file, exit code 2, nothing changed."""
+"""What commands do with damaged, foreign and odd stores: a line that names the file, exit code 2, nothing changed."""
 
 import hashlib
 import os
