@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import platform
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -213,15 +214,25 @@ def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 def identify(path: Path) -> tuple[int, ...]:
     """What tells a file from another that has taken its name: inode, time of change, and bytes. Vanished if gone."""
-    try:
-        about = path.stat()
-    except FileNotFoundError:
-        raise Vanished(f"{path}: vanished while the store was read") from None
+    about = _about(path)
     return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _about(path: Path) -> os.stat_result:
+    """Of the file, or of a link that leads to nothing. Vanished if neither is there."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        try:
+            return path.lstat()
+        except FileNotFoundError:
+            raise Vanished(f"{path}: vanished while the store was read") from None
 
 
 def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
     """All rows of a file, with the columns of `schema`. StoreError names a file that cannot be read."""
+    if not stat.S_ISREG(_about(path).st_mode):  # a pipe would be waited for
+        raise StoreError(f"{path}: not a readable Parquet file: it is a folder, a pipe or a link to nothing")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow
