@@ -26,7 +26,7 @@ MOST_COUNTS = 2**17  # of test examples at once, an arm: 1 MB, which stays in a 
 def compare(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
     """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's."""
     analysis = results.grid.analysis
-    cells = pd.DataFrame([[value for _, value in pair] for pair in results.pairs], columns=list(FIELDS_OF_A_PAIR))
+    cells = pd.DataFrame([dict(pair) for pair in results.pairs]).reindex(columns=FIELDS_OF_A_PAIR)
     frames = []
     for metric in metrics or analysis.metrics:
         for contrast in analysis.contrasts:
@@ -65,7 +65,6 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         "look": 1,
     }  # fmt: skip
     g1 = st.skewness(pair.d)
-    extra = {cell for cell, order in results.unplanned if order in orders}
     notes = {
         "n < 5": m.n < st.FEWEST_PAIRS,
         "no margin": np.full(count, margin is None),
@@ -77,7 +76,7 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         | (np.isnan(finished_mean) & (m.n > 0)),
         **_extremes(pair, margin),
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
-        "unplanned seeds": np.array([bool(extra) and results.pairs[i] in extra for i in columns], bool),
+        "unplanned seeds": _of_either(results, columns, orders, results.unplanned),
     }
     frame = cells.take(columns).reset_index(drop=True)
     return frame.assign(contrast=contrast, metric=measure.name, **numbers, notes=_joined(notes))
@@ -128,6 +127,12 @@ class Tests:
             same = st.holm_rejects_with(self.p_equivalence, self._tost(d, finished), self.alpha)
         rejected = self.rejects[1].sum() - self.rejects[1] + same
         return self._verdicts(m, different, same, rejected) != self.verdicts
+
+
+def _of_either(results: Results, columns: np.ndarray, orders: tuple[str, str], arms: frozenset) -> np.ndarray:
+    """Of which comparisons one of the two arms is among these (pair, order). bool (K,)"""
+    cells = {pair for pair, order in arms if order in orders}
+    return np.array([bool(cells) and results.pairs[i] in cells for i in columns], bool)
 
 
 def _means(values: np.ndarray) -> np.ndarray:

@@ -45,9 +45,9 @@ class Results(NamedTuple):
 
 def gather(grid: Grid, store: Store) -> Results:
     """Read the planned runs. ReportError where the store holds none of them, or only one arm."""
-    cells, seeds = list(grid.cells()), grid.seeds.count
-    ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, range(seeds))], pa.string())
-    found, unplanned = store.find(ids, beyond=seeds)
+    cells, seeds = list(grid.cells()), range(grid.seeds.count)
+    ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
+    found, unplanned = store.find(ids, seeds)
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})
     cell_ids = [cell.cell_id for cell in cells]
     planned = _planned(cells, cell_ids, seeds)
@@ -66,16 +66,17 @@ def gather(grid: Grid, store: Store) -> Results:
     if len(arms) < 2 or len(present) < 2:
         arm = f"only the arm {present[0]!r}" if present else "no arm"
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
-    pairs, place = _places(cells, seeds)
-    return Results(grid, runs, pairs, place, _unplanned(unplanned), _example_counts(store, accepted, cell_ids, seeds))
+    pairs, place = _places(cells, len(seeds))
+    counts = _example_counts(store, accepted, cell_ids, len(seeds))
+    return Results(grid, runs, pairs, place, _unplanned(unplanned), counts)
 
 
-def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: int) -> pd.DataFrame:
+def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """A row a run, seeds fastest: its cell's fields, seed, cell_id. Each cell is asked once, not for every seed."""
     frame = pd.DataFrame([attrgetter(*FIELDS)(cell) for cell in cells], columns=list(FIELDS))
     frame["seed"], frame["cell_id"] = 0, cell_ids
-    frame = frame.take(np.repeat(np.arange(len(cells)), seeds)).reset_index(drop=True)
-    frame["seed"] = np.tile(np.arange(seeds), len(cells))
+    frame = frame.take(np.repeat(np.arange(len(cells)), len(seeds))).reset_index(drop=True)
+    frame["seed"] = np.tile(np.array(seeds), len(cells))
     return frame
 
 

@@ -119,16 +119,18 @@ class Store:
 
         return _one_a_key(self._rows(name, keep=counts), ["run_id", "epoch", "split"])
 
-    def find(self, run_ids: pa.Array, beyond: int) -> tuple[pa.Table, pa.Table]:
+    def find(self, run_ids: pa.Array, seeds: Iterable[int]) -> tuple[pa.Table, pa.Table]:
         """The accepted rows of these runs, one for each id in its place, null where there is none; and the finished rows
-        with seeds from `beyond` on. The files are read once.
+        with other seeds than these. The files are read once.
         """
+        known = pa.array(seeds, pa.int64())
 
-        def keep(rows: pa.Table) -> pa.ChunkedArray:
-            return pc.or_kleene(pc.is_in(rows["run_id"], run_ids), _extra(rows, beyond))
+        def others(rows: pa.Table) -> pa.ChunkedArray:
+            return pc.and_(is_finished(rows), pc.invert(pc.is_in(rows["seed"], known)))
 
-        rows = one_a_run(self._rows("runs", keep=keep))
-        return rows.take(pc.index_in(run_ids, rows["run_id"])), rows.filter(_extra(rows, beyond))
+        rows = self._rows("runs", keep=lambda rows: pc.or_(pc.is_in(rows["run_id"], run_ids), others(rows)))
+        rows = one_a_run(rows)
+        return rows.take(pc.index_in(run_ids, rows["run_id"])), rows.filter(others(rows))
 
     def conflicts(self) -> pd.DataFrame:
         """Finished rows of one run by one engine, code and data whose measurements differ: a broken promise."""
@@ -166,10 +168,6 @@ class Store:
 
 def is_finished(rows: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(rows["status"], pa.array(FINISHED))
-
-
-def _extra(rows: pa.Table, beyond: int) -> pa.ChunkedArray:
-    return pc.and_(is_finished(rows), pc.greater_equal(rows["seed"], beyond))
 
 
 def repeats(column: pa.ChunkedArray) -> pa.Array:
