@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 import harness
 from grids import Grid, WrongUse, run_ids
@@ -26,8 +28,11 @@ from harness.engine import COMPILED
 from harness.plan import Plan, PlanError, Trial, group, make_plan
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
+from results.merging import merge
+from results.overview import FATES, overview
+from results.schema import MEASURED
 from results.upkeep import compact, needs_compaction
-from results.validation import validate
+from results.validation import incomplete, set_aside, validate
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -37,7 +42,10 @@ FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
-SeedCount = Annotated[int | None, typer.Option("--seeds", help="seeds of each cell, in place of the grid's count")]
+StoreFolder = Annotated[Path, typer.Argument(help="folder of the store", metavar="STORE")]
+SeedCount = Annotated[
+    int | None, typer.Option("--seeds", help="seeds of each cell that are compared, in place of the grid's count")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="run again what other versions of code or data made")]
 Mode = Annotated[
     Literal["eager", "compiled"] | None,
@@ -55,8 +63,12 @@ class Study(NamedTuple):
     plan: Plan
 
 
+def read_grid(path: Path, seeds: int | None) -> Grid:
+    return Grid.read(path, {**harness.choices(), "metric": METRICS}, seeds)
+
+
 def open_grid(path: Path, store: Path | None, seeds: int | None) -> tuple[Grid, Store]:
-    grid = Grid.read(path, {**harness.choices(), "metric": METRICS}, seeds)
+    grid = read_grid(path, seeds)
     return grid, Store(store or Path("results/data") / grid.name)
 
 
@@ -97,9 +109,10 @@ def naming(path: Path):
 def tell(study: Study, trials: list[Trial], slots: int) -> None:
     """The plan in words, on the terminal."""
     grid, store, _, plan = study
-    cells = sum(1 for _ in grid.cells())
+    cells, seeds = sum(1 for _ in grid.cells()), len(grid.seeds.every)
+    tuning = f" ({grid.seeds.tuning:,} of them choose {', '.join(grid.searched)})" if grid.searched else ""
     print(f"{grid.name}: {grid.question}")
-    print(f"  {cells:,} cells × {grid.seeds.count:,} seeds = {cells * grid.seeds.count:,} runs; store {store.path}")
+    print(f"  {cells:,} cells × {seeds:,} seeds{tuning} = {cells * seeds:,} runs; store {store.path}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
     compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
     print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
@@ -172,7 +185,7 @@ def finish(study: Study, failed: int) -> NoReturn:
     """End a sweep: compact, and the exit code that says whether runs failed or are in conflict."""
     tidy(study.store)
     conflicts = study.store.conflicts()
-    seeds = range(study.grid.seeds.count)
+    seeds = study.grid.seeds.every
     ours = {run_id for cell in study.grid.cells() for run_id in run_ids(cell, seeds)} if len(conflicts) else ()
     rows = conflicts["run_id"].isin(ours).sum()
     if rows:
@@ -181,31 +194,69 @@ def finish(study: Study, failed: int) -> NoReturn:
 
 
 @app.command()
-def report(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None, seeds: SeedCount = None) -> None:
+def report(
+    grid_path: GridPath = DEFAULT_GRID,
+    store: StorePath = None,
+    seeds: SeedCount = None,
+    claims: Annotated[
+        Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
+    ] = None,
+) -> None:
     """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>."""
     from reports import page  # pandas, scipy and seaborn cost seconds
 
     grid, where = open_grid(grid_path, store, seeds)
     folder = Path("reports/build") / grid.name
-    for line in page.build(grid, where, folder):
+    for line in page.build(grid, where, folder, claims):
+        print(line)
+
+
+@app.command("export")
+def export_command(
+    form: Annotated[
+        Literal["csv", "parquet", "latex", "markdown"],
+        typer.Option("--format", help="csv and parquet have every column, latex and markdown those to be read"),
+    ],
+    grid_path: GridPath = DEFAULT_GRID,
+    store: StorePath = None,
+    seeds: SeedCount = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder of the file, in place of reports/build/<grid>")
+    ] = None,
+) -> None:
+    """Write the table of comparisons of a grid as a file, without the report."""
+    from reports.export import export
+
+    grid, where = open_grid(grid_path, store, seeds)
+    for line in export(grid, where, form, out or Path("reports/build") / grid.name):
         print(line)
 
 
 @app.command("compact")
-def compact_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
-    """Merge the small files of a grid's store into few large ones, as a sweep does by itself where there are many."""
-    _, where = open_grid(grid_path, store, None)
+def compact_command(store: StoreFolder) -> None:
+    """Merge the small files of a store into few large ones, as a sweep does by itself where there are many."""
+    where = existing(store)
     where.check_writable()
     print(f"{where.path}: {compact(where)}")
 
 
 @app.command("validate")
-def validate_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None) -> None:
-    """Check a grid's store: files, identities, statuses, and that each run has its curves and examples."""
-    _, where = open_grid(grid_path, store, None)
-    if not where.path.is_dir():
-        raise StoreError(f"{where.path}: there is no store")
-    problems = validate(where)
+def validate_command(
+    store: StoreFolder,
+    grid_path: Annotated[
+        Path | None, typer.Argument(help="grid whose runs must all be finished", metavar="[GRID]")
+    ] = None,
+    seeds: SeedCount = None,
+    repair: Annotated[bool, typer.Option("--repair", help="first move unreadable files into STORE/set-aside")] = False,
+) -> None:
+    """Check a store: files, identities, statuses, curves and examples of each run; with a grid, that it is complete."""
+    where = existing(store)
+    grid = read_grid(grid_path, seeds) if grid_path else None
+    if repair:
+        where.check_writable()
+        for line in set_aside(where):
+            print(line)
+    problems = validate(where) + (incomplete(where, grid) if grid else [])
     for problem in problems:
         print(problem)
     if problems:
@@ -214,7 +265,61 @@ def validate_command(grid_path: GridPath = DEFAULT_GRID, store: StorePath = None
     files = sum(len(where.files(name)) for name in SCHEMAS)
     print(
         f"{where.path}: {files:,} files checked: readable, identities, statuses, metrics, curves, examples, no conflicts"
+        + (f", every run of {grid.name}" if grid else "")
     )
+
+
+@app.command("status")
+def status_command(
+    store: StoreFolder,
+    grid_path: Annotated[Path, typer.Argument(help="grid file", metavar="GRID")],
+    seeds: SeedCount = None,
+) -> None:
+    """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
+    where, grid = existing(store), read_grid(grid_path, seeds)
+    found = overview(grid, where)
+    print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for fate in FATES:
+        table.add_column(fate, justify="right")
+    table.add_row("all", *(f"{found.total[fate]:,}" for fate in FATES))
+    for (field, value), counts in found.by_value.items():
+        table.add_row(f"{field} {value}", *(f"{counts[fate]:,}" for fate in FATES))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for (fate, reason), count in found.reasons.items():
+        print(f"{count:,} {fate}: {reason}")
+
+
+@app.command("merge")
+def merge_command(
+    stores: Annotated[
+        list[Path], typer.Argument(help="stores to read, and at last the one to merge into", metavar="A B … INTO")
+    ],
+) -> None:
+    """Copy what stores hold into the last one, which need not be there yet. Exit code 1 where runs are in conflict."""
+    if len(stores) < 2:
+        raise StoreError(f"{stores[0]}: merge needs at least one store to read and one to merge into")
+    *sources, target = map(Store, stores)
+    print(f"{target.path}: {merge(sources, target)}")
+    conflicts = target.conflicts()
+    for run_id, rows in conflicts.groupby("run_id"):
+        apart = [name for name in MEASURED if rows[name].nunique(dropna=False) > 1]
+        for _, row in rows.iterrows():
+            values = ", ".join(f"{name} {row[name]}" for name in apart[:3]) + (", …" if len(apart) > 3 else "")
+            print(f"conflict: run {run_id}, {row['host']} {row['started_at']:%Y-%m-%d %H:%M}: {values}")
+    if len(conflicts):
+        runs = conflicts["run_id"].nunique()
+        print(f"{runs:,} runs are in conflict: equal runs by equal engine, code and data with other results")
+        raise typer.Exit(FAILED)
+
+
+def existing(folder: Path) -> Store:
+    """The store in a folder. StoreError where there is none."""
+    where = Store(folder)
+    if not where.path.is_dir():
+        raise StoreError(f"{where.path}: there is no store")
+    return where
 
 
 def provenance() -> dict[str, str]:
@@ -231,7 +336,10 @@ def provenance() -> dict[str, str]:
 
 @contextlib.contextmanager
 def repeated_interrupt():
-    """Ctrl-C raises KeyboardInterrupt, and again every 5 s: Ray swallows one now and then. Gives the list of them."""
+    """Ctrl-C, SIGTERM and SIGUSR1 raise KeyboardInterrupt, and again every 5 s: Ray swallows one now and then.
+
+    Gives the list of them.
+    """
     interrupts: list[int] = []
 
     def interrupt(number: int, _) -> None:
@@ -239,7 +347,9 @@ def repeated_interrupt():
         signal.setitimer(signal.ITIMER_REAL, 5.0)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)}
+    # SIGTERM is what a system that stops sends, SIGUSR1 what Slurm can send some time before.
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+    before = {number: signal.signal(number, interrupt) for number in asked}
     try:
         yield interrupts
     finally:
@@ -262,7 +372,8 @@ def main() -> None:
             sys.excepthook(*sys.exc_info())
             print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
             sys.exit(OURS)
-    print("normorder: interrupted; finished trials are in the store, the same command goes on", file=sys.stderr)
+    again = shlex.join(["normorder", *sys.argv[1:]])
+    print(f"normorder: interrupted; finished trials are in the store; to go on: {again}", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 

@@ -27,6 +27,8 @@ from pydantic import (
 
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
 TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
+FEWEST_TUNING = 5  # seeds that choose among values; also how many do where a grid does not say
+TUNING_FROM = 10_000  # their range, which no count of seeds may reach beside them: what chose is never compared
 
 
 class WrongUse(ValueError):
@@ -173,7 +175,15 @@ class Run(NamedTuple):
 class Seeds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: Integer = Field(ge=1, description="seeds 0 to count - 1 of every cell")
+    count: Integer = Field(ge=1, description="seeds 0 to count - 1 of every cell, which are compared")
+    tuning: Integer = Field(
+        0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
+    )
+
+    @property
+    def every(self) -> tuple[int, ...]:
+        """All seeds of a cell: the tuning seeds, then the fresh ones that are compared."""
+        return *range(TUNING_FROM, TUNING_FROM + self.tuning), *range(self.count)
 
 
 class Primary(BaseModel):
@@ -238,6 +248,11 @@ class Grid(BaseModel):
             raise GridError(f"{path}: not TOML: {error}") from None
         return _Reader(path, choices).grid(text, document, seeds)
 
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The nuisance fields with several values: each arm of a cell is compared at its own best one."""
+        return tuple(name for name, values in self.nuisance.items() if len(values) > 1)
+
     def cells(self) -> Iterator[Cell]:
         """Every combination of axes and nuisance that is not excluded, the last axis fastest."""
         return iter(self._cells)
@@ -254,14 +269,17 @@ class Grid(BaseModel):
 
     def runs(self) -> Iterator[Run]:
         for cell in self.cells():
-            for seed in range(self.seeds.count):
+            for seed in self.seeds.every:
                 yield Run(cell, seed)
 
     @property
     def analysis_hash(self) -> str:
-        """Identity of all that decides a verdict: arms, contrasts, primary, margins, alpha, cells and seeds."""
+        """Identity of all that decides a verdict: arms, contrasts, primary, margins, alpha, cells, seeds, what is tuned."""
         cells = sorted(cell.cell_id for cell in self.cells())
-        return identity({**self.analysis.model_dump(), "cells": cells, "seeds": self.seeds.count})
+        content = {**self.analysis.model_dump(), "cells": cells, "seeds": self.seeds.count}
+        if self.seeds.tuning:  # a grid that tunes nothing keeps the hash that it had before there was tuning
+            content |= {"tuning": self.seeds.tuning, "searched": sorted(self.searched)}
+        return identity(content)
 
 
 class _Reader:
@@ -282,7 +300,7 @@ class _Reader:
                 raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
         fields = self.fields(document)
         exclude = self.exclude(document.get("exclude", []), fields)
-        declared = self.model(Seeds, "seeds", document.get("seeds", {}))
+        declared = self.seeds(document.get("seeds", {}), fields["nuisance"])
         grid = Grid(
             name=self.path.stem,
             question=_question(text, self.path.stem),
@@ -291,13 +309,14 @@ class _Reader:
             nuisance=fields["nuisance"],
             recipe={key: values[0] for key, values in fields["recipe"].items()},
             exclude=exclude,
-            seeds=declared if seeds is None else self.model(Seeds, "seeds", {"count": seeds}),
+            seeds=declared if seeds is None else self.seeds({**document["seeds"], "count": seeds}, fields["nuisance"]),
             declared_seeds=declared.count,
             analysis=Analysis(),
         )
         cells = list(grid.cells())
         if not cells:
             raise self.fail("exclude", "leaves no cell")
+        self.check_search(cells, grid.searched)
         return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), cells)})
 
     def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
@@ -362,6 +381,51 @@ class _Reader:
                         raise self.fail(where, f"the grid has {key} {', '.join(map(str, known[key]))}")
             checked.append(clean)
         return tuple(checked)
+
+    def seeds(self, values: dict[str, Any], nuisance: dict[str, tuple[Any, ...]]) -> Seeds:
+        """With their number of tuning seeds: at least FEWEST_TUNING where there is something to choose, else none."""
+        declared = self.model(Seeds, "seeds", values)
+        searched = [name for name, several in nuisance.items() if len(several) > 1]
+        if not searched:
+            if "tuning" in values:
+                raise self.fail(
+                    f"[seeds] tuning = {declared.tuning}",
+                    "must be left out, since nothing under [nuisance] has several values",
+                )
+            return declared
+        if declared.count > TUNING_FROM:
+            raise self.fail(
+                f"[seeds] count = {declared.count}",
+                f"must be at most {TUNING_FROM}, from where on seeds choose among the values of {', '.join(searched)}",
+            )
+        if "tuning" not in values:
+            return declared.model_copy(update={"tuning": FEWEST_TUNING})
+        if declared.tuning < FEWEST_TUNING:
+            raise self.fail(
+                f"[seeds] tuning = {declared.tuning}",
+                f"must be at least {FEWEST_TUNING}, since these seeds choose among the values of {', '.join(searched)}",
+            )
+        return declared
+
+    def check_search(self, cells: list[Cell], searched: tuple[str, ...]) -> None:
+        """Every arm of a cell must have the same values to choose among, on the same examples."""
+        for name in searched:
+            if name in ("order", "dataset", "epochs"):
+                raise self.fail(
+                    f"[nuisance] {name}", "cannot be chosen by its results; several values belong under [axes]"
+                )
+        tried: dict[tuple, dict[str, set]] = {}
+        for cell in cells if searched else ():
+            by_order = tried.setdefault(cell.without("order", *searched), {})
+            by_order.setdefault(cell.order, set()).add(tuple(getattr(cell, name) for name in searched))
+        for by_order in tried.values():
+            (first, values), *others = by_order.items()
+            for order, other in others:
+                if other != values:
+                    raise self.fail(
+                        "exclude",
+                        f"must leave {first} and {order} the same values of {', '.join(searched)} in every cell",
+                    )
 
     def model(self, model: type[BaseModel], table: str, values: dict[str, Any]) -> Any:
         try:

@@ -69,7 +69,7 @@ def make_plan(
                 f"({len(data[cell.dataset].x_train)} examples)"
             )
     missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
-    seeds = range(grid.seeds.count)
+    seeds = grid.seeds.every
     for cell in grid.cells():
         code, checksum = code_version(cell.architecture), data[cell.dataset].checksum
         for seed, run_id in zip(seeds, run_ids(cell, seeds), strict=True):

@@ -1,6 +1,7 @@
 """From outcomes to one row a comparison: cell without order × contrast × metric, each with a verdict.
 
-A family is a metric × contrast; it counts every planned comparison, run or not.
+A family is a metric × contrast; it counts every planned comparison, run or not. Where the grid has several values under
+[nuisance], each arm is compared at the value that its tuning seeds chose, on the fresh seeds.
 """
 
 from collections import defaultdict
@@ -12,9 +13,11 @@ import pandas as pd
 from reports import statistics as st
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, Results
+from reports.rates import fresh, select
 
 COLUMNS = (
-    *FIELDS_OF_A_PAIR, "contrast", "metric", "n", "missing", "mean_a", "mean_b", "difference", "low", "high", "p",
+    *FIELDS_OF_A_PAIR, "lr_a", "lr_b",
+    "contrast", "metric", "n", "missing", "mean_a", "mean_b", "difference", "low", "high", "p",
     "p_holm", "p_bh", "p_sign_flip", "p_equivalence", "p_equivalence_holm", "margin", "effect_size",
     "probability_of_improvement", "variance_ratio", "p_variance", "power", "seeds_needed", "verdict", "sd",
     "low_family", "high_family", "improvement_low", "improvement_high", "diverged_a", "diverged_b", "p_diverged",
@@ -23,13 +26,31 @@ COLUMNS = (
 MOST_COUNTS = 2**17  # of test examples at once, an arm: 1 MB, which stays in a core's cache
 
 
-def compare(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
-    """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's."""
+def compare(
+    results: Results, metrics: Iterable[str] | None = None, contrasts: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Every comparison of the grid, in the columns COLUMNS: families in the order of the analysis, pairs in the grid's.
+
+    lr_a, lr_b: of the first and the second arm, `lr` where it is fixed. A field whose value was chosen for each arm is NaN,
+    also where both arms chose the same: it does not tell comparisons apart.
+    """
+    return _compare(select(results).results, metrics, contrasts)
+
+
+def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
+    """Every comparison at every value that was searched, both arms at the same one, on the fresh seeds: secondary.
+
+    results: as gathered. The families are larger than those of `compare`, since they count all values.
+    """
+    return _compare(fresh(results), metrics, None)
+
+
+def _compare(results: Results, metrics: Iterable[str] | None, contrasts: Iterable[str] | None) -> pd.DataFrame:
     analysis = results.grid.analysis
-    cells = pd.DataFrame([dict(pair) for pair in results.pairs]).reindex(columns=FIELDS_OF_A_PAIR)
+    cells = results.cells()
     frames = []
     for metric in metrics or analysis.metrics:
-        for contrast in analysis.contrasts:
+        for contrast in contrasts or analysis.contrasts:
             frames.append(_family(results, cells, measure(metric), contrast))
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
@@ -47,9 +68,11 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     share, improvement_low, improvement_high = st.improvement(pair.d, measure.larger_is_better)
     ratio, p_variance = st.spread(*pair.done)
     p_diverged = st.mcnemar(*pair.diverged, pair.both)
+    rates = results.runs["selected_lr" if "selected_lr" in results.runs else "lr"].to_numpy(float)
     noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)
     finished_mean = st.moments(pair.finished).mean
     numbers = {
+        "lr_a": rates[places[0][0]], "lr_b": rates[places[1][0]],
         "n": m.n, "missing": len(pair.d) - m.n, "mean_a": _means(pair.a), "mean_b": _means(pair.b),
         "difference": m.mean, "low": low, "high": high, "p": test.p, "p_holm": test.p_holm,
         "p_bh": st.benjamini_hochberg(test.p), "p_sign_flip": st.sign_flip(pair.d),
@@ -76,6 +99,7 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         | (np.isnan(finished_mean) & (m.n > 0)),
         **_extremes(pair, margin),
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
+        **{note: _of_either(results, columns, orders, arms) for note, arms in results.remarks},
         "unplanned seeds": _of_either(results, columns, orders, results.unplanned),
     }
     frame = cells.take(columns).reset_index(drop=True)
@@ -131,7 +155,7 @@ class Tests:
 
 def _of_either(results: Results, columns: np.ndarray, orders: tuple[str, str], arms: frozenset) -> np.ndarray:
     """Of which comparisons one of the two arms is among these (pair, order). bool (K,)"""
-    cells = {pair for pair, order in arms if order in orders}
+    cells = {cell for cell, order in arms if order in orders}
     return np.array([bool(cells) and results.pairs[i] in cells for i in columns], bool)
 
 

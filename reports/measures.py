@@ -51,7 +51,8 @@ class Measure(NamedTuple):
     def step(self, facts: Mapping[str, Array]) -> Array:
         """The smallest difference that two runs can have, (K,): one example, for an accuracy."""
         if self.kind == "accuracy" and self.name not in OVER_EPOCHS:
-            return 1 / facts[f"{self.part}_examples"]
+            examples = facts[f"{self.part}_examples"]  # 1 where a store older than the column does not know them
+            return np.where(examples > 1, 1 / examples, SMALLEST_STEP)
         if self.kind == "epochs":
             return np.ones(len(facts["classes"]))
         return np.full(len(facts["classes"]), SMALLEST_STEP)

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from grids import FIELDS, Cell, Grid, WrongUse, run_ids
+from grids import FIELDS, TUNING_FROM, Cell, Grid, WrongUse, run_ids
 from reports import statistics as st
 from reports.measures import Measure, derive
 from results import Store
@@ -35,6 +35,16 @@ class Results(NamedTuple):
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
+    remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
+
+    def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
+        """The cells without order at these places of `pairs`, in the columns FIELDS_OF_A_PAIR; NaN where a pair has no such
+        field, since its value was chosen for each arm.
+        """
+        frame = pd.DataFrame(
+            [[value for _, value in pair] for pair in self.pairs], columns=[k for k, _ in self.pairs[0]]
+        )
+        return frame.reindex(columns=list(FIELDS_OF_A_PAIR)).iloc[columns].reset_index(drop=True)
 
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
@@ -45,9 +55,9 @@ class Results(NamedTuple):
 
 def gather(grid: Grid, store: Store) -> Results:
     """Read the planned runs. ReportError where the store holds none of them, or only one arm."""
-    cells, seeds = list(grid.cells()), range(grid.seeds.count)
+    cells, seeds = list(grid.cells()), grid.seeds.every
     ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
-    found, unplanned = store.find(ids, seeds)
+    found, unplanned = store.find(ids, range(grid.seeds.count, TUNING_FROM))
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})
     cell_ids = [cell.cell_id for cell in cells]
     planned = _planned(cells, cell_ids, seeds)
@@ -76,7 +86,7 @@ def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: Sequence[int
     frame = pd.DataFrame([attrgetter(*FIELDS)(cell) for cell in cells], columns=list(FIELDS))
     frame["seed"], frame["cell_id"] = 0, cell_ids
     frame = frame.take(np.repeat(np.arange(len(cells)), len(seeds))).reset_index(drop=True)
-    frame["seed"] = np.tile(np.array(seeds), len(cells))
+    frame["seed"] = np.tile(seeds, len(cells))
     return frame
 
 

@@ -182,13 +182,14 @@ def spread(a: Array, b: Array) -> tuple[Array, Array]:
     """Variance of a over variance of b, and p that their spread differs, on pairs that are complete. (K,), (K,)
 
     p: paired t test on the absolute deviations from each arm's median (Brown and Forsythe 1974, paired), which unlike a
-    comparison of variances bears tails. 1 where n < 2.
+    comparison of variances bears tails. 1 where n < 5: two pairs always have equal deviations, so that p would be 0.
     """
     both = np.isfinite(a) & np.isfinite(b)
     a, b = np.where(both, a, np.nan), np.where(both, b, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = moments(a).sd ** 2 / moments(b).sd ** 2
-    return ratio, t_test(moments(np.abs(a - _median(a)) - np.abs(b - _median(b))))
+    m = moments(np.abs(a - _median(a)) - np.abs(b - _median(b)))
+    return ratio, np.where(m.n < FEWEST_PAIRS, 1.0, t_test(m))
 
 
 def mcnemar(diverged_a: Array, diverged_b: Array, pairs: Array) -> Array:

@@ -1,8 +1,11 @@
 """Files of a store: they appear whole or not at all, may be merged while they are read, and are named when unreadable."""
 
 import contextlib
+import hashlib
 import io
 import os
+import platform
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,13 +23,25 @@ MERGED = FULL, PART = (
     "full-",
     "part-",
 )  # how names of compacted files begin; those of trials begin with a hexadecimal digit
-STALE_S = 86_400.0  # age of a temporary file that nobody will finish: its writer was killed
+STALE_S = 86_400.0  # age of a temporary file that nobody will finish, wherever its writer ran
 TRIES = 10  # of a reading that a compaction disturbs
 MOST_ROWS, MOST_BYTES = 250_000, 128_000_000  # of a batch, and so of a compacted file; a file is never divided
 THREADS = min(4, os.cpu_count() or 1)
 PORTION_FILES, PORTION_BYTES = 64, 8_000_000  # read at once: files on disk, several times that in memory
 
 T = TypeVar("T")
+
+
+def _machine() -> str:
+    """Of this machine since it started, and of what it can see of its processes: elsewhere their numbers mean nothing."""
+    words = [platform.node()]
+    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        with contextlib.suppress(OSError):
+            words.append(str(path.readlink()) if path.is_symlink() else path.read_text())
+    return hashlib.sha256("".join(words).encode()).hexdigest()[:12]
+
+
+WRITER = _machine()
 
 
 class StoreError(WrongUse):
@@ -41,11 +56,16 @@ def stage(path: Path, rows: pa.Table, durable: bool = True) -> Path:
     """Write rows under a temporary name beside `path`, which readers leave out, and give that name."""
     finished = io.BytesIO()
     pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
+    return stage_bytes(path, finished.getbuffer(), durable)
+
+
+def stage_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -> Path:
+    """Write a whole file under a temporary name beside `path`, and give that name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{WRITER}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(finished.getbuffer())
+            file.write(content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -53,6 +73,15 @@ def stage(path: Path, rows: pa.Table, durable: bool = True) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether nobody will finish a temporary file: its process is gone from this machine, or it is STALE_S old."""
+    with contextlib.suppress(ValueError):
+        *_, writer, process, _, _ = temporary.name.split(".")
+        if writer == WRITER and not Path("/proc", str(int(process))).exists() and Path("/proc/self").exists():
+            return True
+    return time.time() - temporary.stat().st_mtime > STALE_S
 
 
 def publish(temporary: Path, path: Path, durable: bool = True) -> None:
@@ -69,12 +98,15 @@ def publish(temporary: Path, path: Path, durable: bool = True) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove temporary files that were left by killed writers."""
+def remove_stale(folder: Path) -> int:
+    """Remove temporary files that were left by killed writers; give their number."""
+    removed = 0
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):  # another process may do the same
-            if time.time() - path.stat().st_mtime > STALE_S:
+            if is_abandoned(path):
                 path.unlink()
+                removed += 1
+    return removed
 
 
 def retrying(ask: Callable[[], T]) -> T:
@@ -182,15 +214,25 @@ def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 def identify(path: Path) -> tuple[int, ...]:
     """What tells a file from another that has taken its name: inode, time of change, and bytes. Vanished if gone."""
-    try:
-        about = path.stat()
-    except FileNotFoundError:
-        raise Vanished(f"{path}: vanished while the store was read") from None
+    about = _about(path)
     return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def _about(path: Path) -> os.stat_result:
+    """Of the file, or of a link that leads to nothing. Vanished if neither is there."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        try:
+            return path.lstat()
+        except FileNotFoundError:
+            raise Vanished(f"{path}: vanished while the store was read") from None
 
 
 def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
     """All rows of a file, with the columns of `schema`. StoreError names a file that cannot be read."""
+    if not stat.S_ISREG(_about(path).st_mode):  # a pipe would be waited for
+        raise StoreError(f"{path}: not a readable Parquet file: it is a folder, a pipe or a link to nothing")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow

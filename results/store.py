@@ -119,18 +119,16 @@ class Store:
 
         return _one_a_key(self._rows(name, keep=counts), ["run_id", "epoch", "split"])
 
-    def find(self, run_ids: pa.Array, seeds: Iterable[int]) -> tuple[pa.Table, pa.Table]:
-        """The accepted rows of these runs, one for each id in its place, null where there is none; and the finished rows
-        with other seeds than these. The files are read once.
+    def find(self, run_ids: pa.Array, extra: range) -> tuple[pa.Table, pa.Table]:
+        """The accepted rows of these runs, one for each id in its place, null where there is none; and all finished rows
+        with seeds in `extra`. The files are read once.
         """
-        known = pa.array(seeds, pa.int64())
 
-        def others(rows: pa.Table) -> pa.ChunkedArray:
-            return pc.and_(is_finished(rows), pc.invert(pc.is_in(rows["seed"], known)))
+        def keep(rows: pa.Table) -> pa.ChunkedArray:
+            return pc.or_kleene(pc.is_in(rows["run_id"], run_ids), _has_seed(rows, extra))
 
-        rows = self._rows("runs", keep=lambda rows: pc.or_(pc.is_in(rows["run_id"], run_ids), others(rows)))
-        rows = one_a_run(rows)
-        return rows.take(pc.index_in(run_ids, rows["run_id"])), rows.filter(others(rows))
+        rows = one_a_run(self._rows("runs", keep=keep))
+        return rows.take(pc.index_in(run_ids, rows["run_id"])), rows.filter(_has_seed(rows, extra))
 
     def conflicts(self) -> pd.DataFrame:
         """Finished rows of one run by one engine, code and data whose measurements differ: a broken promise."""
@@ -168,6 +166,12 @@ class Store:
 
 def is_finished(rows: pa.Table) -> pa.ChunkedArray:
     return pc.is_in(rows["status"], pa.array(FINISHED))
+
+
+def _has_seed(rows: pa.Table, seeds: range) -> pa.ChunkedArray:
+    """Which rows are finished and of one of these consecutive seeds."""
+    within = pc.and_(pc.greater_equal(rows["seed"], seeds.start), pc.less(rows["seed"], seeds.stop))
+    return pc.and_(is_finished(rows), within)
 
 
 def repeats(column: pa.ChunkedArray) -> pa.Array:

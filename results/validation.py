@@ -5,15 +5,17 @@ Rows are streamed: what is held of a table is a few numbers of each run.
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from grids import FIELDS, LARGEST, Cell, run_ids
-from results.files import StoreError, batches, retrying
-from results.schema import METRICS, columns_of
+from grids import FIELDS, LARGEST, Cell, Grid, run_ids
+from results.files import StoreError, Vanished, batches, identify, read_file, remove_stale, retrying
+from results.merging import forget
+from results.schema import METRICS, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
 STATUSES = (*FINISHED, "failed")
@@ -22,6 +24,46 @@ STATUSES = (*FINISHED, "failed")
 def validate(store: Store) -> list[str]:
     """A line for each problem of a store; none is fine."""
     return retrying(lambda: list(_problems(store)))
+
+
+def incomplete(store: Store, grid: Grid) -> list[str]:
+    """A line for the planned runs of a grid that are not finished, by fate; none where all are."""
+    planned = {run_id for cell in grid.cells() for run_id in run_ids(cell, grid.seeds.every)}
+    finished, failed = store.fates()
+    missing = len(planned) - len(planned & finished.keys()) - len(planned & failed)
+    counts = {"failed": len(planned & failed), "missing": missing}
+    return [f"{grid.name}: {n:,} of {len(planned):,} planned runs are {fate}" for fate, n in counts.items() if n]
+
+
+def set_aside(store: Store) -> list[str]:
+    """Move files that cannot be read out of the tables, into the folder `set-aside`; a line for each.
+
+    Only temporary files that nobody will finish are deleted.
+    """
+    told = []
+    for name in SCHEMAS:
+        unreadable: list[Path] = []
+        for path in store.files(name):
+            try:
+                read_file(path, columns_of(name))
+            except Vanished:
+                continue  # merged into another file meanwhile
+            except StoreError as error:
+                told.append(str(error))
+                unreadable.append(path)
+        for path in unreadable:
+            to = store.path / "set-aside" / name / f"{path.name}.{identify(path)[0]}"  # two of one name may come
+            try:
+                to.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(to)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror}") from None
+            told.append(f"moved to {to}")
+        if removed := remove_stale(store.path / name):
+            told.append(f"{store.path / name}: {removed:,} temporary files of killed writers removed")
+    if told:
+        forget(store)  # what was set aside may be merged again
+    return told
 
 
 def _problems(store: Store) -> Iterator[str]:

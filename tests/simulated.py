@@ -26,6 +26,7 @@ architecture = ["mlp"]
 order = {orders}
 activation = {activations}
 depth = {depths}
+{axes}
 [seeds]
 count = {seeds}
 [analysis]
@@ -36,14 +37,21 @@ contrasts = {contrasts}
 
 
 def read_grid(
-    folder, activations=("relu",), depths=(2,), seeds=20, margins=MARGINS, contrasts=("after - before",), exclude=""
+    folder,
+    activations=("relu",),
+    depths=(2,),
+    seeds=20,
+    margins=MARGINS,
+    contrasts=("after - before",),
+    exclude="",
+    axes="",
 ):
     arms = {"before": BEFORE, "after": AFTER, **({"none": NONE} if "none" in str(contrasts) else {})}
     path = folder / "simulated.toml"
     text = GRID.format(
         orders=list(arms.values()), activations=list(activations), depths=list(depths), seeds=seeds,
         arms=", ".join(f"{name} = '{order}'" for name, order in arms.items()), contrasts=list(contrasts),
-        margins=margins,
+        margins=margins, axes=axes,
     )  # fmt: skip
     path.write_text(exclude + text)
     return Grid.read(path, {**harness.choices(), "metric": METRICS})
@@ -56,8 +64,11 @@ def run(cell, seed, status="done", **metrics):
     return {"cell": cell, "seed": seed, "status": status, **sizes, **dict.fromkeys(METRICS, value), **metrics}
 
 
-def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine="cpu"):
-    """Write runs into a store, a file a trial. counts: by cell_id, right answers of each test example."""
+def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine="cpu", curves=None):
+    """Write runs into a store, a file a trial. counts: by cell_id, right answers of each test example.
+
+    curves: gives the table of a trial from its name and runs. A run's epochs_run is 20 unless it says otherwise.
+    """
     trials = defaultdict(list)
     for row in runs:
         trials[str(trial(row))].append(row)
@@ -68,11 +79,14 @@ def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine
         tables = {"runs": table("runs", {
             **{field: cells[field].tolist() for field in cells},
             **{column: [row[column] for row in rows] for column in measured},
-            **PROVENANCE, "run_id": run_ids, "trial": name, "epochs_run": 20, "best_epoch": 20, "engine": engine,
+            **PROVENANCE, "run_id": run_ids, "trial": name, "best_epoch": 20, "engine": engine,
+            "epochs_run": [row.get("epochs_run", 20) for row in rows],
         })}  # fmt: skip
         if counts and name in counts:
             columns = {"trial": [name], "seeds": [len(rows)], "run_ids": [run_ids], "correct": [counts[name]]}
             tables["examples"] = table("examples", columns)
+        if curves:
+            tables["curves"] = curves(name, rows)
         store.write(tables)
     return store
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from grids import Cell, Grid, GridError, Run, identity, order_error, run_ids
+from grids import Cell, Grid, GridError, Run, Seeds, identity, order_error, run_ids
 from results import METRICS
 
 GRIDS = Path(__file__).parent.parent / "grids"
@@ -39,6 +39,8 @@ contrasts = ["before - none"]
 primary   = { metric = "test_accuracy", contrast = "before - none" }
 margin    = { test_accuracy = 0.02 }
 """
+
+ONE_RATE = TEXT.replace("[0.1, 0.01]", "[0.1]")  # nothing to choose
 
 DEFAULTS = {  # lines may be added, never changed: the ids of stored runs leave these values out
     "lr": 0.1,
@@ -223,12 +225,104 @@ def test_an_axis_may_be_fixed_in_the_recipe(tmp_path):
 
 
 def test_every_cell_has_the_seeds_from_0(tmp_path):
-    grid = read(tmp_path)
+    grid = read(tmp_path, ONE_RATE)
     assert [(run.cell, run.seed) for run in grid.runs()] == [(c, seed) for c in grid.cells() for seed in (0, 1)]
 
 
 def test_a_number_of_seeds_can_be_given_in_place_of_the_grids(tmp_path):
     assert read(tmp_path, seeds=7).seeds.count == 7
+
+
+# Values that tuning seeds choose among
+
+
+@pytest.mark.parametrize(
+    ("text", "tuning"), [(TEXT, 5), (ONE_RATE, 0), (TEXT.replace("[seeds]", "[seeds]\ntuning = 8"), 8)]
+)
+def test_several_values_have_tuning_seeds_that_no_count_reaches(tmp_path, text, tuning):
+    grid = read(tmp_path, text)
+    assert (grid.seeds.tuning, grid.seeds.count, grid.declared_seeds) == (tuning, 2, 2)
+    assert grid.seeds.every == (*range(10_000, 10_000 + tuning), 0, 1)
+    assert [(run.cell, run.seed) for run in grid.runs()] == list(itertools.product(grid.cells(), grid.seeds.every))
+    assert grid.searched == (("lr",) if tuning else ())
+
+
+def test_a_nuisance_left_out_has_nothing_to_choose(tmp_path):
+    assert read(tmp_path, ONE_RATE.replace("[nuisance]\nlr = [0.1]", "")).seeds.tuning == 0
+
+
+def test_a_number_of_seeds_that_is_given_leaves_the_tuning_seeds_alone(tmp_path):
+    grid = read(tmp_path, TEXT.replace("[seeds]", "[seeds]\ntuning = 6"), seeds=7)
+    assert (grid.seeds.tuning, grid.seeds.count, grid.declared_seeds) == (6, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TEXT.replace("[seeds]", "[seeds]\ntuning = 4"), r"\[seeds\] tuning = 4: must be at least 5, .* values of lr"),
+        (TEXT.replace("[seeds]", "[seeds]\ntuning = 0"), r"\[seeds\] tuning = 0: must be at least 5"),
+        (
+            TEXT.replace("[seeds]", "[seeds]\ntuning = -1"),
+            r"\[seeds\] tuning = -1: should be greater than or equal to 0",
+        ),
+        (TEXT.replace("[seeds]", "[seeds]\ntuning = '5'"), r"\[seeds\] tuning = '5': must be a number"),
+        (
+            ONE_RATE.replace("[seeds]", "[seeds]\ntuning = 5"),
+            r"\[seeds\] tuning = 5: must be left out, .* \[nuisance\]",
+        ),
+        (
+            TEXT.replace("count = 2", "count = 10001"),
+            r"\[seeds\] count = 10001: must be at most 10000, .* values of lr",
+        ),
+        (
+            TEXT.replace('order        = ["weight-act", "weight-bn-act"]', "").replace(
+                "[nuisance]", '[nuisance]\norder = ["weight-act", "weight-bn-act"]'
+            ),
+            r"\[nuisance\] order: cannot be chosen by its results; several values belong under \[axes\]",
+        ),
+        (
+            "exclude = [{order = 'weight-act', depth = 4, lr = 0.1}]\n" + TEXT,
+            "exclude: must leave weight-act and weight-bn-act the same values of lr in every cell",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_fair_is_an_error(tmp_path, text, words):
+    with pytest.raises(GridError, match=f"study.toml: {words}"):
+        read(tmp_path, text)
+
+
+def test_a_number_of_seeds_that_is_given_must_not_reach_the_tuning_seeds_either(tmp_path):
+    with pytest.raises(GridError, match=r"count = 10001: must be at most 10000"):
+        read(tmp_path, seeds=10_001)
+    assert read(tmp_path, ONE_RATE, seeds=10_001).seeds.count == 10_001
+
+
+def test_a_value_may_be_left_out_for_all_orders_and_an_order_for_all_values(tmp_path):
+    rules = "[{depth = 4, lr = 0.1}, {order = 'weight-act', activation = 'tanh', depth = 2}]"
+    assert len(list(read(tmp_path, f"exclude = {rules}\n{TEXT}").cells())) == 16 - 4 - 2
+
+
+@pytest.mark.parametrize("text", [ONE_RATE, ONE_RATE.replace("[nuisance]\nlr = [0.1]", "")])
+def test_without_tuning_seeds_the_analysis_hash_is_what_it_was_before_there_were_any(tmp_path, text):
+    grid = read(tmp_path, text)
+    content = {**grid.analysis.model_dump(), "cells": sorted(cell.cell_id for cell in grid.cells()), "seeds": 2}
+    assert grid.analysis_hash == identity(content) == "d960f2f38962e408"
+
+
+def test_the_analysis_hash_covers_the_tuning_seeds_and_what_they_choose(tmp_path):
+    more = read(tmp_path, TEXT.replace("[seeds]", "[seeds]\ntuning = 6"))
+    other = read(
+        tmp_path, TEXT.replace("[nuisance]", "").replace("[recipe]", "[nuisance]\nmomentum = [0.9, 0.8]\n[recipe]")
+    )
+    swapped = "[axes]\nmomentum = [0.9, 0.8]"
+    same_cells = read(tmp_path, TEXT.replace("[axes]", swapped))
+    assert {c.cell_id for c in other.cells()} == {c.cell_id for c in same_cells.cells()}
+    assert len({grid.analysis_hash for grid in (read(tmp_path), more, other, same_cells)}) == 4
+
+
+def test_the_page_of_grids_names_every_key_of_the_seeds():
+    page = (GRIDS / "README.md").read_text()
+    assert [key for key in Seeds.model_fields if f"`{key}`" not in page] == []
 
 
 def left(folder, rules, text=TEXT):

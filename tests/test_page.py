@@ -2,17 +2,20 @@
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import exactly, fill, planted, read_grid, run
+from simulated import AFTER, PROVENANCE, exactly, fill, planted, read_grid, run
 
 import harness
 from grids import Grid
-from reports import figures, page
+from reports import audit, figures, page
 from reports.comparisons import compare
 from reports.outcomes import gather
+from reports.spread import spread, spread_answer
+from reports.words import plain
 from results import METRICS, Store
 
 
@@ -32,13 +35,13 @@ def test_the_answer_names_both_signs_where_the_sign_flips(tmp_path):
     said = answer(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01), "elu": (0.0, 0.002)})
     assert said["headline"].startswith("It depends. In test accuracy, after is better than before in 1 of 3")
     assert "worse in 1; the sign flips" in said["headline"]
-    words = " ".join(said["sentences"])
-    assert "n = 10 paired seeds each; margin 2.00 pp" in words
-    assert "Better with after (after − before): relu +5.00 pp [4.28, 5.72] (n = 10, larger than the margin)." in words
-    assert (
-        "Better with before (after − before): tanh −6.00 pp [−6.72, −5.28] (n = 10, larger than the margin)." in words
-    )
-    assert "Equivalent or negligible: elu." in words
+    assert "n = 10 paired seeds each; margin 2.00 pp" in said["sentence"]
+    assert said["lists"] == {
+        "Better with after (after − before)": ["relu: +5.00 pp [4.28, 5.72], n = 10, larger than the margin"],
+        "Better with before (after − before)": ["tanh: −6.00 pp [−6.72, −5.28], n = 10, larger than the margin"],
+        "Within the margin": ["elu: 0.00 pp [−0.14, 0.14], n = 10"],
+    }
+    assert said["counts"] == {"different": 2, "equivalent": 1}
 
 
 def test_the_answer_names_the_winner_where_all_differences_agree(tmp_path):
@@ -78,10 +81,24 @@ def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):
     ]
     page.build(grid, fill(Store(tmp_path / "store"), runs), tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
+    assert "Arms with different seeds" not in text
     assert "not run" in text
     assert "failed: no reason recorded" in text
     assert re.search(r"Diverged runs.*relu", text, re.S)
     assert "5 (1 missing)" in text
+
+
+def test_seeds_of_one_arm_only_are_listed_and_not_compared(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=6)
+    runs = planted(grid, dict.fromkeys(("relu", "tanh"), exactly(6, 0.05, 0.01)))
+    runs = [r for r in runs if (r["cell"].activation, r["cell"].order) != ("relu", AFTER) or r["seed"] not in (2, 4)]
+    store = fill(Store(tmp_path / "store"), runs)
+    results = gather(grid, store)
+    [[cell, contrast, pairs, *only]] = audit.uneven(results, ["activation"])
+    assert (cell, contrast, pairs.text, *only) == ("relu", "after − before", "4", "–", "2, 4")
+    page.build(grid, store, tmp_path / "report")
+    assert "Arms with different seeds" in (tmp_path / "report" / "index.html").read_text()
+    assert list(compare(results)["n"]) == [4, 6, 4, 6]
 
 
 def test_diverged_runs_of_an_arm_that_no_contrast_names_are_listed(tmp_path):
@@ -112,6 +129,110 @@ def test_runs_of_two_engines_are_told_with_their_difference(tmp_path):
     fill(store, again, trial=lambda run: "ff" + run["cell"].cell_id, engine="cuda")
     page.build(grid, store, tmp_path / "report")
     assert "10 runs were made by more than one engine" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_what_a_comparison_mixes_is_told(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=5)
+    store = Store(tmp_path / "store")
+    for activation in ("relu", "tanh"):
+        runs = [run(each.cell, each.seed) for each in grid.runs() if each.cell.activation == activation]
+        with pytest.MonkeyPatch.context() as patch:
+            if activation == "tanh":
+                patch.setitem(PROVENANCE, "commit", "abc+")
+                patch.setitem(PROVENANCE, "code", "other")
+            fill(store, runs[:5], trial=lambda run: "1" + run["cell"].cell_id)
+            patch.setitem(PROVENANCE, "versions", "torch 9")
+            fill(store, runs[5:], trial=lambda run: "2" + run["cell"].cell_id)
+    results = gather(grid, store)
+    assert audit.warnings(results, store.conflicts(), store.replicates()) == [
+        "The runs mix 2 commits, but no comparison does.",
+        "The runs mix 2 versions of the code of an architecture, but no comparison does.",
+        "The runs mix 2 sets of versions of Python and libraries, within 2 of 2 comparisons.",
+    ]
+
+
+def test_rows_in_conflict_are_told_and_shown(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01)}, seeds=5)
+    fill(store, [run(each.cell, each.seed, test_accuracy=0.4321) for each in grid.runs()], trial=lambda run: "ff")
+    page.build(grid, store, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "20 rows are in conflict" in text
+    assert "<td>0.4321</td>" in text
+
+
+def test_an_arm_that_varies_more_is_found(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.0, 0.2), "tanh": (0.0, 0.001)}, seeds=20)
+    results = gather(grid, store)
+    frame = compare(results)
+    assert spread_answer(frame, "test_accuracy", 0.05).startswith(
+        "In 1 of 2 comparisons of test accuracy the arms differ"
+    )
+    relu, tanh = spread(results, ["activation"], 10)
+    assert relu[0] == "relu"
+    assert float(relu[2].key) > 10
+    assert float(relu[-1].key) < 0.05 < float(tanh[-1].key)
+    assert relu[-3].text == "20"
+    assert len(spread(results, ["activation"], 1)) == 1
+
+
+def test_every_source_of_a_method_is_in_the_references(tmp_path):
+    text = (Path(page.__file__).parent / "methods.html").read_text()
+    table, references = text.split("<summary>References</summary>")
+    sources = [source for cell in re.findall(r"<td>([^<]*\d{4}[^<]*)</td></tr>", table) for source in cell.split("; ")]
+    assert len(sources) > 10
+    listed = re.findall(r"<li>(.*?)</li>", references)
+    for source in sources:
+        name, year = re.match(r"(\w+).* (\d{4})$", source).groups()
+        assert [each for each in listed if each.startswith(name) and f"({year})" in each], source
+    for each in listed:
+        assert each.partition(",")[0].partition(" ")[0] in table, each
+
+
+def test_the_page_of_a_large_grid_has_a_part_of_it_and_says_where_the_rest_is(tmp_path):
+    depths = list(range(1, 101))
+    grid = read_grid(tmp_path, ("relu", "tanh", "elu", "sigmoid", "gelu", "silu"), depths, seeds=2)
+    runs = [run(*each) for each in grid.runs()]
+    page.build(grid, fill(Store(tmp_path / "store"), runs, trial=lambda run: "all"), tmp_path / "report")
+    path = tmp_path / "report" / "index.html"
+    assert path.stat().st_size < 5_000_000
+    text = path.read_text()
+    assert 'The first 500 of 600 rows; <a href="comparisons.csv">comparisons.csv</a> has all.' in text
+    assert "intervals the 60 largest of 600 differences" in text
+    assert len(pd.read_csv(tmp_path / "report" / "comparisons.csv")) == 1200
+
+
+def test_figures_that_do_not_fit_into_the_page_are_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MOST_SVG", 60_000)
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01)})
+    page.build(grid, store, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "Too much for this page: see the files." in text
+    assert 0 < text.count("<svg") < text.count("<figure")
+    for name in re.findall(r'href="(figures/[^"]+)"', text):
+        assert (tmp_path / "report" / name).exists()
+
+
+def test_no_name_stands_twice_in_a_page(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01)})
+    page.build(grid, store, tmp_path / "report")
+    names = re.findall(r' id="([^"]+)"', (tmp_path / "report" / "index.html").read_text())
+    assert [name for name in names if names.count(name) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-1234.567, "−1,234.57"),
+        (-0.004, "0.00"),
+        (0.0, "0.00"),
+        (np.nan, "–"),
+        (np.inf, "∞"),
+        (-np.inf, "−∞"),
+        (100, "100.00"),
+    ],
+)
+def test_a_number_has_a_minus_sign_only_where_it_shows_one(value, text):
+    assert plain(value) == text
 
 
 @pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])

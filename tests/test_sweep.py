@@ -107,10 +107,10 @@ def test_the_report_of_a_sweep_is_one_file_that_needs_no_other(swept, tmp_path):
     assert "after − before" in text
     assert lines[0] in text
     assert "<img" not in text
-    assert "<script" not in text
+    assert "<link" not in text
     assert 'src="' not in text
     assert len(pd.read_parquet(tmp_path / "report" / "comparisons.parquet")) == 2 * 2 * 2
-    assert (tmp_path / "report" / "figures" / "heatmap-test_accuracy.svg").exists()
+    assert (tmp_path / "report" / "figures" / "heatmap-0-test_accuracy.svg").exists()
 
 
 def test_a_diverging_run_is_a_row_with_its_reason(data, slots, tmp_path):

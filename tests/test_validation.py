@@ -1,5 +1,6 @@
 """A store is sound, or validate says in a line each what is not."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from grids import Grid
 from reports.comparisons import compare
 from reports.outcomes import gather
 from results import METRICS, Store
+from results.files import WRITER
 from results.upkeep import compact
-from results.validation import validate
+from results.validation import set_aside, validate
 
 sys.path.append(str(Path(__file__).parent / "bench"))
 from synthetic import SHIFT, generate
@@ -154,7 +156,7 @@ def test_a_failed_attempt_needs_neither_metrics_nor_curves(store):
 
 
 def test_the_command_tells_problems_and_their_number(store, whole, capsys, monkeypatch):
-    words = ["normorder", "validate", str(whole[0]), "--store", str(store.path)]
+    words = ["normorder", "validate", str(store.path)]
     monkeypatch.setattr(sys, "argv", words)
     for code, end in ((0, "no conflicts\n"), (1, f"20 problems in {store.path}\n")):
         with pytest.raises(SystemExit) as stopped:
@@ -165,7 +167,7 @@ def test_the_command_tells_problems_and_their_number(store, whole, capsys, monke
 
 
 def test_a_store_that_is_not_there_cannot_be_validated_by_command(whole, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["normorder", "validate", str(whole[0]), "--store", str(tmp_path / "nowhere")])
+    monkeypatch.setattr(sys, "argv", ["normorder", "validate", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as stopped:
         normorder.main()
     assert stopped.value.code == 2
@@ -175,7 +177,7 @@ def test_a_store_that_is_not_there_cannot_be_validated_by_command(whole, tmp_pat
 def test_a_disk_that_is_full_while_files_are_merged_is_told_in_a_line_and_loses_nothing(store, whole):
     """RLIMIT_FSIZE stands for the full disk: the merged file would be larger than a process may write."""
     before = validate(store), sorted(path.name for path in store.path.rglob("*"))
-    limit = f"ulimit -f 8; exec {sys.executable} -m normorder compact '{whole[0]}' --store '{store.path}'"
+    limit = f"ulimit -f 8; exec {sys.executable} -m normorder compact '{store.path}'"
     root = Path(normorder.__file__).parent
     done = subprocess.run(["bash", "-c", limit], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, f"normorder: {store.path}: cannot be written: File too large\n")
@@ -183,7 +185,7 @@ def test_a_disk_that_is_full_while_files_are_merged_is_told_in_a_line_and_loses_
 
 
 def test_the_command_compacts(store, whole, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["normorder", "compact", str(whole[0]), "--store", str(store.path)])
+    monkeypatch.setattr(sys, "argv", ["normorder", "compact", str(store.path)])
     for told in ("merged 12 files into 3", "no files to merge"):
         with pytest.raises(SystemExit):
             normorder.main()
@@ -219,3 +221,47 @@ def test_the_report_of_a_synthetic_store_shows_the_planted_effect(whole):
     found = found[found["metric"] == "test_accuracy"]
     assert found["verdict"].tolist() == ["different"] * 2
     assert found["difference"].between(SHIFT - 0.01, SHIFT + 0.01).all()
+
+
+def test_a_grid_that_is_not_complete_is_a_problem(store, whole, capsys, monkeypatch):
+    path = store.files("runs")[0]
+    runs = pq.read_metadata(path).num_rows
+    for name in ("runs", "curves", "examples"):
+        store.files(name)[0].unlink()
+    monkeypatch.setattr(sys, "argv", ["normorder", "validate", str(store.path), str(whole[0])])
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 1
+    assert f"{runs} of 80 planned runs are missing" in capsys.readouterr().out
+
+
+def test_repair_moves_what_cannot_be_read_aside_and_deletes_nothing(store, capsys, monkeypatch):
+    path = store.files("curves")[0]
+    path.write_bytes(path.read_bytes()[:50])
+    monkeypatch.setattr(sys, "argv", ["normorder", "validate", "--repair", str(store.path)])
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 1
+    assert f"{path}: not a readable Parquet file" in capsys.readouterr().out
+    (moved,) = (store.path / "set-aside" / "curves").iterdir()
+    assert moved.stat().st_size == 50
+    assert not path.exists()
+
+
+def test_repair_of_a_sound_store_changes_nothing(store):
+    before = sorted(path.name for path in store.path.rglob("*"))
+    assert set_aside(store) == []
+    assert sorted(path.name for path in store.path.rglob("*")) == before
+
+
+def test_repair_removes_temporary_files_of_processes_that_are_gone_and_no_others(store):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    ours, theirs, elsewhere = (
+        store.path / "runs" / f".x.parquet.{writer}.{process}.0123.tmp"
+        for writer, process in ((WRITER, os.getpid()), (WRITER, gone.pid), ("0123456789ab", gone.pid))
+    )
+    for path in (ours, theirs, elsewhere):
+        path.write_bytes(b"half")
+    assert set_aside(store) == [f"{store.path / 'runs'}: 1 temporary files of killed writers removed"]
+    assert (ours.exists(), theirs.exists(), elsewhere.exists()) == (True, False, True)

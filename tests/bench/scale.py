@@ -56,7 +56,9 @@ def _timed(what: str, folder: Path) -> tuple[float, int]:
     """Seconds and peak bytes of a command, or of the statistics alone."""
     grid, store = str(folder / "synthetic.toml"), str(folder / "store")
     alone = what == "statistics"
-    command = [str(BENCH / "verdicts.py"), grid, store] if alone else ["-m", "normorder", what, grid, "--store", store]
+    of_store = what in ("compact", "validate")
+    command = ["-m", "normorder", what, *([store] if of_store else [grid, "--store", store])]
+    command = [str(BENCH / "verdicts.py"), grid, store] if alone else command
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     # A report is written below the folder where its command runs.

@@ -1,0 +1,164 @@
+"""What happened to every planned run, what mixes in a store, and where all of it comes from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from grids import Grid
+from reports import figures
+from reports.outcomes import FIELDS_OF_A_PAIR, Results
+from reports.statistics import failure_rate_bound
+from reports.tables import Column, Value, value
+from reports.words import p_value
+from results import Store
+
+LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds", "long"), Column("reason", "long"))
+UNEVEN = (
+    Column("cell"),
+    Column("contrast"),
+    Column("pairs", "number", "seeds with an outcome in both arms: what is compared"),
+    Column("seeds of the first arm only", "long"),
+    Column("seeds of the second arm only", "long"),
+)
+DIVERGENCE = (
+    Column("cell"),
+    Column("contrast"),
+    Column("diverged, first arm", "number"),
+    Column("second arm", "number"),
+    Column("pairs", "number"),
+    Column("rates at most", "number", "upper ends of the Wilson intervals, first arm / second"),
+    Column(
+        "p, Holm", "number", "exact McNemar test that both arms diverge equally often, adjusted within the contrast"
+    ),
+)
+CONFLICT = ("run_id", "trial", "engine", "test_accuracy", "test_loss", "started_at", "host")
+MIXED = {
+    "commit": "commits",
+    "device": "kinds of hardware",
+    "engine": "engines",
+    "code": "versions of the code of an architecture",
+    "data": "versions of a data set",
+    "versions": "sets of versions of Python and libraries",
+}
+BELONGS_TO = {"code": "architecture", "data": "dataset"}  # which of them a value of the column is about
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["status"].isin(["done", "diverged"])]
+
+
+def lost(runs: pd.DataFrame, statuses: Sequence[str], varying: Sequence[str]) -> list[list[Value | str]]:
+    """Planned runs of these statuses, a row of LOST for each cell and reason."""
+    rows = runs[runs["status"].isin(statuses)]
+    last_lines = [str(error).strip().splitlines()[-1] for error in rows["error"].fillna("no reason recorded")]
+    rows = rows.assign(reason=np.where(rows["status"] == "missing", "not run", np.array(last_lines, object)))
+    found = []
+    by = [*varying, "order", "status", "reason"]
+    for cell, group in rows.groupby(by, sort=False):
+        values = dict(zip(by, cell, strict=True))
+        reason = ("failed: " if values["status"] == "failed" else "") + values["reason"]
+        count = value(f"{len(group):,}", len(group))
+        found.append([figures.label(values, varying), values["order"], count, _seeds(group["seed"]), reason])
+    return found
+
+
+def uneven(results: Results, varying: Sequence[str]) -> list[list[Value | str]]:
+    """Comparisons whose arms have outcomes of different seeds, in the columns UNEVEN."""
+    there = np.append(results.runs["status"].isin(["done", "diverged"]).to_numpy(), False)
+    found = []
+    for contrast in results.grid.analysis.contrasts:
+        columns, places = results.columns(contrast)
+        a, b = (there[place] for place in places)
+        for k in np.flatnonzero((a ^ b).any(0)):
+            pairs = (a & b)[:, k].sum()
+            cell = figures.label(dict(results.pairs[columns[k]]), varying)
+            only = [_seeds(np.flatnonzero(each[:, k])) for each in (a & ~b, b & ~a)]
+            found.append([cell, figures.minus(contrast), value(str(pairs), pairs), *only])
+    return found
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return (", ".join(map(str, seeds[:12])) + (" …" if len(seeds) > 12 else "")) or "–"
+
+
+def divergence(frame: pd.DataFrame, varying: Sequence[str]) -> list[list[Value | str]]:
+    """Comparisons with diverged runs, once each whatever the metric, in the columns DIVERGENCE."""
+    once = frame.drop_duplicates([*FIELDS_OF_A_PAIR, "contrast"])
+    rows = once[(once["diverged_a"] > 0) | (once["diverged_b"] > 0)]
+    found = []
+    for row in rows.to_dict("records"):
+        bounds = [failure_rate_bound(row[arm], row["n"]) for arm in ("diverged_a", "diverged_b")]
+        counts = [value(str(row[name]), row[name]) for name in ("diverged_a", "diverged_b", "n")]
+        rates = value(" / ".join(f"{bound:.0%}" for bound in bounds), max(bounds))
+        p = value(p_value(row["p_diverged_holm"]), row["p_diverged_holm"])
+        found.append([figures.label(row, varying), figures.minus(row["contrast"]), *counts, rates, p])
+    return found
+
+
+def conflicts(rows: pd.DataFrame) -> list[list[str]]:
+    """Rows in conflict, in the columns CONFLICT."""
+    return rows[list(CONFLICT)].astype(str).to_numpy().tolist()
+
+
+def warnings(results: Results, conflicts: pd.DataFrame, replicates: pd.DataFrame) -> list[str]:
+    """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store."""
+    grid, runs = results.grid, results.runs
+    words = []
+    if grid.seeds.count != grid.declared_seeds:
+        words.append(
+            f"The grid declares {grid.declared_seeds} seeds of each cell, this report is of {grid.seeds.count}: "
+            "a new analysis, with a hash of its own."
+        )
+    replicates = replicates[replicates["run_id"].isin(runs["run_id"])]
+    if len(replicates):
+        apart = replicates.groupby("run_id")["test_accuracy"].agg(lambda values: values.max() - values.min()).max()
+        words.append(
+            f"{replicates['run_id'].nunique()} runs were made by more than one engine; the one with the smallest trial "
+            f"id counts. Their test accuracies are up to {apart * 100:.2f} pp apart."
+        )
+    if len(conflicts):
+        words.append(
+            f"{len(conflicts)} rows are in conflict: equal runs by equal engine, code and data with other results."
+        )
+    return words + [words for column in MIXED if (words := _mix(results, column))]
+
+
+def _mix(results: Results, column: str) -> str:
+    """A sentence where runs differ in what made them, and in how many comparisons they do; else nothing."""
+    runs = results.runs
+    made = runs[column].where(runs["status"].isin(["done", "diverged"]))
+    if column == "engine":
+        made = made.str.replace(r", S=\d+", "", regex=True)  # as many seeds together as the shape asks for
+    belongs = runs[BELONGS_TO[column]] if column in BELONGS_TO else np.zeros(len(runs))
+    kinds = made.groupby(belongs).nunique().max()
+    if kinds < 2:
+        return ""
+    codes = np.append(pd.factorize(made)[0], -1)  # −1: no outcome
+    mixed = total = 0
+    for contrast in results.grid.analysis.contrasts:
+        columns, places = results.columns(contrast)
+        here = codes[np.concatenate(places)]
+        smallest = np.where(here < 0, len(codes), here).min(0)
+        mixed += (here.max(0) > smallest).sum()
+        total += len(columns)
+    where = f"within {mixed} of {total} comparisons" if mixed else "but no comparison does"
+    return f"The runs mix {kinds} {MIXED[column]}, {where}."
+
+
+def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:
+    here = finished(runs)
+
+    def kinds(column: str) -> str:
+        counts = here[column].replace("", "none").value_counts()
+        rest = f"; and {len(counts) - 8} more" if len(counts) > 8 else ""
+        return "; ".join(f"{kind} ({count:,} runs)" for kind, count in counts.head(8).items()) + rest
+
+    return [
+        ("analysis hash", f"{grid.analysis_hash} (arms, contrasts, primary, margins, α, cells and seeds, as declared)"),
+        ("store", store.path.name),
+        ("runs", f"{len(here):,} finished of {len(runs):,} planned"),
+        ("training time", f"{here['wall_s'].sum() / 3600:.2f} slot-hours"),
+        ("started", f"{here['started_at'].min():%Y-%m-%d %H:%M} to {here['started_at'].max():%Y-%m-%d %H:%M} UTC"),
+        *((name, kinds(name)) for name in ("commit", "versions", "engine", "device", "host", "code", "data")),
+    ]

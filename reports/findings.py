@@ -1,0 +1,183 @@
+"""What was found of a claim, in a sentence: the numbers with their unit, n and interval, and what the grid covers of it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reports.figures import label
+from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric, shown
+from reports.measures import Measure, measure
+from reports.sides import Evidence
+
+MOST_NAMED = 4  # cells in a sentence
+Array = np.ndarray
+
+
+class Judged(NamedTuple):
+    """The numbers of one claim, before other claims are counted. Of its R rows of comparisons, `used` ones have pairs."""
+
+    n: int  # seeds
+    cells: int
+    estimate: float  # NaN, as its interval, where more than two values vary
+    low: float
+    high: float
+    p_difference: float  # that the mean is 0; of BOUNDED claims, that it lies within the margin
+    p_within: float  # that it lies beyond the margin; NaN where there is none
+    direction: float  # sign of the mean, + as stated
+    used: Array  # bool (R,)
+    supporting: Array  # bool (R,): this row alone shows what is stated
+    opposing: Array  # bool (R,): the opposite
+    clear: Array  # bool (R,): what is stated, and more than the margin
+    parts: tuple[tuple[object, float, float, float], ...]  # of varies: each value, its mean and interval
+    doubt: str  # why nothing was tested; else empty
+
+
+class Decision(NamedTuple):
+    verdict: str
+    differs: bool  # the tests at the family's level: of a difference,
+    within: bool  # and of lying within the margin
+    p: float  # of the one that decides, adjusted
+    family: int  # of how many claims
+
+
+def reason(claim: Claim, data: Evidence, numbers: Judged, decision: Decision, arms: Mapping[str, str]) -> str:
+    """Sentences on one claim. arms: by order, the grid's name of it."""
+    of = measure(claim.metric)
+    subject = _subject(claim, arms)
+    covered = _coverage(claim, data, numbers)
+    if numbers.doubt:
+        return " ".join([f"{subject}: {numbers.doubt}.", *covered])
+    found = ", ".join(f"{_named(claim.over, value)} {_interval(of, *ends)}" for value, *ends in numbers.parts)
+    found = found or _interval(of, numbers.estimate, numbers.low, numbers.high)
+    family = "" if decision.family == 1 else f" after Holm over {decision.family} claims"
+    size = f"n = {numbers.n}, {counted(numbers.cells, 'cell', 'cells')}"
+    alone = _alone(claim, of, data, numbers, decision)
+    text = (
+        f"{subject}: {found}; {_finding(claim, of, numbers, decision)} ({p_value(decision.p)}{family}; {size}){alone}."
+    )
+    return " ".join([text, *covered])
+
+
+def counted(n: int, one: str, more: str) -> str:
+    return f"{n:,} {one if n == 1 else more}"
+
+
+def p_value(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _subject(claim: Claim, arms: Mapping[str, str]) -> str:
+    """'after − before in test accuracy'"""
+    first, second = (_side(selection, arms) for selection in (claim.first, claim.second))
+    what = measure(claim.metric).title
+    if claim.range_over:
+        what = f"the range of {what} over {claim.range_over}"
+    if claim.expected == "less_spread":
+        what = f"the spread of {what} over seeds"
+    if claim.expected in ("rises", "falls"):
+        what = f"{what}, change from one {claim.over} to the next"
+    return f"{first} − {second} in {what}"
+
+
+def _side(selection: Selection, arms: Mapping[str, str]) -> str:
+    parts = []
+    for name, allowed in selection.items():
+        text = " or ".join(arms.get(value, value) for value in allowed.values) if name == "order" else str(allowed)
+        parts.append(f"{name} {text}" if numeric(name) else text)
+    return ", ".join(parts)
+
+
+def _finding(claim: Claim, of: Measure, numbers: Judged, decision: Decision) -> str:
+    """What the tests over all cells show."""
+    inside, outside = _bounds(claim, of)
+    if claim.expected in BOUNDED:
+        return (
+            inside if decision.within else outside if decision.differs else f"neither {inside} nor {outside} is shown"
+        )
+    if claim.expected == "varies":
+        if decision.differs:
+            return f"not all the same{f', but {inside} of each other' if decision.within else ''}"
+        return f"the same but for differences {inside}" if decision.within else "no difference between them is shown"
+    if decision.differs:
+        sign = "above 0" if numbers.estimate > 0 else "below 0"
+        return f"{sign}{f', but {inside}' if decision.within else ''}"
+    return inside if decision.within else "neither above nor below 0 is shown"
+
+
+def _bounds(claim: Claim, of: Measure) -> tuple[str, str]:
+    """Words for lying within the margin and beyond it."""
+    margin = f"{_number(of, claim.margin or 0)} {of.unit}"
+    if claim.expected == "not_greater":
+        return f"below +{margin}", f"above +{margin}"
+    return f"within ±{margin}", f"beyond ±{margin}"
+
+
+def _alone(claim: Claim, of: Measure, data: Evidence, numbers: Judged, decision: Decision) -> str:
+    """Of an undecided claim: which cells show something by themselves, and what they differ in."""
+    if decision.verdict != "undecided" or len(numbers.used) == 1:
+        return ""
+    yes, no = ("below 0", "above 0") if claim.expected in ("less", "falls", "less_spread") else ("above 0", "below 0")
+    if claim.expected in BOUNDED:
+        yes, no = _bounds(claim, of)
+    supporting, opposing = numbers.supporting, numbers.opposing
+    if decision.within and claim.expected not in BOUNDED:
+        supporting, yes = numbers.clear, f"{yes} by more than the margin"
+    fields = [name for name in data.rows if data.rows[name].nunique() > 1]
+    told = []
+    for words, where in ((yes, supporting), (no, opposing)):
+        if where.any():
+            told.append(f"{words} in {_cells(data.rows[where], fields)}")
+    if len(told) < 2:
+        return f"; alone {told[0]}" if told else ""
+    apart = [name for name in fields if not set(data.rows[name][supporting]) & set(data.rows[name][opposing])]
+    on = " and ".join(apart) or f"several of {', '.join(fields)} together"
+    return f"; it depends on {on}: {'; '.join(told)}"
+
+
+def _cells(rows: pd.DataFrame, fields: list[str]) -> str:
+    """'(relu, depth 2), (relu, depth 4) and 3 more'"""
+    names = [label(row, fields) for _, row in rows.head(MOST_NAMED).iterrows()]
+    names = [f"({name})" for name in names] if len(fields) > 1 else names
+    if len(rows) > MOST_NAMED:
+        names.append(f"{len(rows) - MOST_NAMED} more")
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:
+    """Sentences on what of the claim the grid and its store lack."""
+    said = []
+    slots = data.slots[numbers.used[data.slots["row"]]]
+    wanted = {name: (name, allowed) for name, allowed in claim.cells.items()}
+    for side in SIDES:
+        wanted |= {f"{name}_{side}": (name, allowed) for name, allowed in getattr(claim, side).items()}
+    for column, (name, allowed) in wanted.items():
+        there = [value for value in allowed.values if (slots[column] == value).any()]
+        if 0 < len(there) < len(allowed.values):
+            values = ", ".join(map(shown, there))
+            said.append(f"Covers {len(there)} of {len(allowed.values)} values of {name} ({values}).")
+    left_out = int((~numbers.used).sum()) * len(data.levels)
+    if left_out and numbers.used.any():
+        said.append(f"{counted(left_out, 'cell', 'cells')} left out for too few pairs.")
+    if data.apart:
+        said.append(f"{counted(data.apart, 'cell', 'cells')} left out, since not every {claim.over} has their like.")
+    if numbers.used.any() and numbers.n < len(data.d):
+        said.append(f"{numbers.n} of {len(data.d)} seeds are complete.")
+    if diverged := int(data.diverged[numbers.used].sum()):
+        fate = "left out" if claim.expected == "less_spread" else "counted at the worst outcome"
+        said.append(f"{counted(diverged, 'pair', 'pairs')} with a diverged run {fate}.")
+    return said
+
+
+def _named(field: str, value: object) -> str:
+    return f"{field} {value:g}" if numeric(field) else str(value)
+
+
+def _interval(of: Measure, middle: float, low: float, high: float) -> str:
+    """'+1.20 pp [0.80, 1.60]'"""
+    return f"{'+' if middle > 0 else ''}{_number(of, middle)} {of.unit} [{_number(of, low)}, {_number(of, high)}]"
+
+
+def _number(of: Measure, value: float) -> str:
+    return f"{round(value * of.factor, of.decimals) + 0.0:,.{of.decimals}f}".replace("-", "−")

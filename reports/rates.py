@@ -1,0 +1,229 @@
+"""Each arm at its own best learning rate: chosen by tuning seeds, compared on fresh ones. The test set chooses nothing.
+
+What is said of the rate holds for every field under [nuisance] with several values; a candidate is one combination of
+them. Shapes: T tuning seeds, C candidates from small to large, O orders, P cells without order and without those fields.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from grids import FIELDS, Grid
+from reports import statistics as st
+from reports.measures import DERIVED, Measure, measure
+from reports.outcomes import Paired, Results
+
+DRAWS = 2000
+RESAMPLING_SEED = 20_190_611
+# Below, a choice is uncertain: the means of two rates are less than about 3/4 of a standard error apart. Simulated, two
+# rates and 5 seeds: wrong choices that pass cost 0.06 standard errors on average at most, whatever the true difference;
+# of right ones at a true difference of 2, 11 % do not pass. At 0.95 that would be 0.02 and 29 %.
+SURE = 0.8
+DECIMALS = 12  # to which means are equal: sums of the same numbers in another sequence differ behind them
+MOST_NUMBERS = 4_000_000  # of a block of resampled means: 32 MB
+Array = np.ndarray
+
+
+class Selected(NamedTuple):
+    """Results at the chosen rates, and how they were chosen. Of a grid that searches nothing: its results, empty tables.
+
+    results: of the fresh seeds. Its pairs lack the searched fields; in its `runs`, which are those compared, these are NaN,
+    and the chosen values stand in `selected_lr` and so on. chosen: a row an order of a cell. tried: a row each candidate.
+    """
+
+    results: Results
+    chosen: pd.DataFrame
+    tried: pd.DataFrame
+
+
+class _Search(NamedTuple):
+    """What there is to choose among."""
+
+    fields: list[str]
+    candidates: list[tuple]  # values of `fields`
+    cells: list[tuple]  # pairs without `fields`
+    column: Array  # int (C, P), into the pairs of the results, −1 where the grid has no such cell
+    places: Array  # int (seeds, C, O, P), into the runs, −1 where the grid has no such run
+    orders: list[str]
+
+    @property
+    def exists(self) -> Array:
+        """Whether the grid has such a cell. bool (C, O, P)"""
+        return self.places[0] >= 0
+
+
+def validation(metric: str) -> Measure:
+    """What rates are chosen by: the metric on the validation part; where it has no such part, accuracy."""
+    of = measure(metric)
+    if of.part == "val":
+        return of
+    if of.name in DERIVED:
+        return measure("val_accuracy")
+    return measure(f"{of.name.removesuffix(f'{of.part}_{of.kind}')}val_{of.kind}")
+
+
+def open_fields(results: Results) -> list[str]:
+    """The searched fields in which the cells of `results` still differ: none once `select` has chosen."""
+    return [name for name in results.grid.searched if name in dict(results.pairs[0])]
+
+
+def fresh(results: Results) -> Results:
+    """The same, as gathered, without its tuning seeds."""
+    assert open_fields(results) or not results.grid.searched, "chosen rates have fresh seeds only"
+    tuning = results.grid.seeds.tuning
+    return results._replace(place={order: place[tuning:] for order, place in results.place.items()})
+
+
+def select(results: Results) -> Selected:
+    """Choose for each order of each cell the candidate with the best mean over its tuning seeds; of equals, the smaller.
+
+    A diverged tuning run counts as its measure says, a missing one not at all. Where no candidate has a tuning run, the
+    runs to compare are missing, and `chosen` says why. Results whose rates are chosen already are left as they are.
+    """
+    if not open_fields(results):
+        return Selected(results, pd.DataFrame(), pd.DataFrame())
+    search = _search(results)
+    of = validation(results.grid.analysis.primary.metric)
+    outcomes, diverged = _outcomes(results, of, search.places[: results.grid.seeds.tuning])
+    scores = outcomes if of.larger_is_better else -outcomes
+    best = _best(np.ones((1, len(scores))), scores)[0]
+    shares = frequencies(scores)
+    found, several = best >= 0, search.exists.sum(0) > 1
+    at_edge = found & several & _at_edge(search, np.isfinite(outcomes).any(0), best)
+    uncertain = found & several & (_at(shares, best) < SURE)
+    m = st.moments(outcomes.reshape(len(outcomes), -1))
+    n, mean, low, high = (each.reshape(shares.shape) for each in (m.n, m.mean, *st.t_interval(m)))
+    tried = {
+        "metric": of.name, "n": n, "missing": len(outcomes) - n, "diverged": diverged.sum(0), "mean": mean, "low": low,
+        "high": high, "frequency": shares, "selected": np.arange(len(shares))[:, None, None] == best,
+    }  # fmt: skip
+    chosen = {
+        "metric": of.name, "n": np.nan_to_num(_at(n, best)).astype(int), "mean": _at(mean, best),
+        "frequency": _at(shares, best), "at_edge": at_edge, "uncertain": uncertain,
+        "reason": np.where(found, "", "no tuning run finished"),
+    }  # fmt: skip
+    label = ", ".join(search.fields)
+    remarks = tuple(
+        (note, frozenset((search.cells[p], search.orders[o]) for o, p in np.argwhere(where).tolist()))
+        for note, where in ((f"{label} at edge", at_edge), (f"{label} uncertain", uncertain))
+    )
+    c, o, p = np.meshgrid(*map(np.arange, shares.shape), indexing="ij")
+    return Selected(
+        _at_chosen(results, search, best)._replace(remarks=remarks),
+        _table(results.grid, search, search.exists.any(0), best, o[0], p[0], chosen),
+        _table(results.grid, search, search.exists, c, o, p, tried),
+    )
+
+
+def frequencies(scores: Array, draws: int = DRAWS) -> Array:
+    """How often each candidate is chosen when the tuning seeds are resampled (Efron 1979). (T, C, O, P) -> (C, O, P)
+
+    Seeds are resampled whole: all candidates, orders and cells have the same draws. Draws in which no candidate has a run
+    count as well, so that shares may add up to less than 1.
+    """
+    drawn = np.random.default_rng(RESAMPLING_SEED).integers(len(scores), size=(draws, len(scores)))
+    weights = (drawn[:, :, None] == np.arange(len(scores))).sum(1)
+    weights, times = np.unique(weights, axis=0, return_counts=True)  # of 5 seeds there are only 126 resamples
+    shares = np.empty(scores.shape[1:])
+    block = max(1, MOST_NUMBERS // (len(weights) * scores.shape[1] * scores.shape[2]))
+    for first in range(0, scores.shape[3], block):
+        chosen = _best(weights.astype(float), scores[..., first : first + block])
+        for c in range(len(shares)):
+            shares[c, :, first : first + block] = np.tensordot(times, chosen == c, 1) / draws
+    return shares
+
+
+def _best(weights: Array, scores: Array) -> Array:
+    """The candidate with the largest weighted mean, the first of equals, −1 where none has a run. (D, T) -> (D, O, P)"""
+    there = np.isfinite(scores)
+    n = np.tensordot(weights, there.astype(float), 1)  # (D, C, O, P)
+    total = np.tensordot(weights, np.where(there, scores, 0.0), 1)
+    mean = np.round(np.divide(total, n, out=np.full(n.shape, -np.inf), where=n > 0), DECIMALS)
+    return np.where((n > 0).any(1), mean.argmax(1), -1)
+
+
+def _at(values: Array, best: Array) -> Array:
+    """values (..., C, O, P) of the candidates in best (O, P); NaN where there is none."""
+    where = np.broadcast_to(np.maximum(best, 0), (*values.shape[:-3], 1, *best.shape))
+    taken = np.take_along_axis(values, where, axis=-3).squeeze(-3)
+    return np.where(best >= 0, taken, np.nan)
+
+
+def _search(results: Results) -> _Search:
+    fields, nuisance = open_fields(results), results.grid.nuisance
+    ordered = (nuisance[f] if isinstance(nuisance[f][0], str) else sorted(nuisance[f]) for f in fields)
+    candidates = list(itertools.product(*ordered))
+    keys = [tuple(dict(pair)[f] for f in fields) for pair in results.pairs]
+    rests = [tuple((name, value) for name, value in pair if name not in fields) for pair in results.pairs]
+    cells = list(dict.fromkeys(rests))
+    row, place = ({each: i for i, each in enumerate(several)} for several in (candidates, cells))
+    column = np.full((len(candidates), len(cells)), -1)
+    column[[row[key] for key in keys], [place[rest] for rest in rests]] = np.arange(len(keys))
+    places = [np.where(column < 0, -1, each[:, column]) for each in results.place.values()]
+    return _Search(fields, candidates, cells, column, np.stack(places, axis=2), list(results.place))
+
+
+def _outcomes(results: Results, of: Measure, places: Array) -> tuple[Array, Array]:
+    """Of the runs at places (T, C, O, P): outcomes, NaN where one is missing, and which diverged.
+
+    The worst outcome is that of all orders and candidates of a cell, so that it is the same for all of them.
+    """
+    flat = places.reshape(-1, places.shape[-1])
+    beside_itself = Paired(results.runs, of, (flat, flat))
+    return beside_itself.a.reshape(places.shape), beside_itself.diverged[0].reshape(places.shape)
+
+
+def _at_edge(search: _Search, there: Array, best: Array) -> Array:
+    """Whether a chosen number is the smallest or largest with a tuning run. there: bool (C, O, P) -> (O, P)"""
+    edge = np.zeros(best.shape, bool)
+    for values in zip(*search.candidates, strict=True):
+        if not isinstance(values[0], str):
+            number = np.array(values, float)[:, None, None]
+            low, high = np.where(there, number, np.inf).min(0), np.where(there, number, -np.inf).max(0)
+            several = np.where(search.exists, number, np.inf).min(0) < np.where(search.exists, number, -np.inf).max(0)
+            chosen = number[best, 0, 0]
+            edge |= several & ((chosen == low) | (chosen == high))
+    return edge
+
+
+def _at_chosen(results: Results, search: _Search, best: Array) -> Results:
+    """The fresh runs at the chosen candidates. Where none was chosen they are runs of nothing, with status missing."""
+    candidate = np.where(best < 0, search.exists.argmax(0), best)
+    places = _at(search.places[results.grid.seeds.tuning :], candidate).astype(int)  # (n, O, P)
+    there = places >= 0
+    kept, rows = np.unique(places[there], return_inverse=True)
+    place = np.full(places.shape, -1)
+    place[there] = rows
+    runs = results.runs.iloc[kept].reset_index(drop=True)
+    found = np.ones(len(runs), bool)
+    found[rows] = np.broadcast_to(best >= 0, places.shape)[there]
+    if not found.all():
+        planned = [*FIELDS, "seed"]
+        runs = runs[planned].join(runs.loc[found, runs.columns.difference(planned)])[list(runs)]
+        runs["status"] = runs["status"].fillna("missing")
+    values = {f"selected_{name}": runs[name].where(found) for name in search.fields}
+    runs = runs.assign(**values, **dict.fromkeys(search.fields, np.nan))
+    unplanned = frozenset(
+        (cell, order)
+        for o, order in enumerate(search.orders)
+        for p, cell in enumerate(search.cells)
+        if results.unplanned and (results.pairs[search.column[candidate[o, p], p]], order) in results.unplanned
+    )
+    by_order = {order: place[:, o] for o, order in enumerate(search.orders)}
+    return results._replace(runs=runs, pairs=search.cells, place=by_order, unplanned=unplanned)
+
+
+def _table(grid: Grid, search: _Search, where: Array, c: Array, o: Array, p: Array, columns: dict) -> pd.DataFrame:
+    """Fields, arm and columns of each combination in `where`; c, o, p: its candidate, order and cell. Cell by cell."""
+    sequence = np.lexsort((c[where], o[where], p[where]))
+    c, o, p = (each[where][sequence] for each in (c, o, p))
+    arms = {order: arm for arm, order in grid.analysis.arms.items()}
+    frame = pd.DataFrame([dict(cell) for cell in search.cells]).iloc[p].reset_index(drop=True)
+    for i, name in enumerate(search.fields):
+        values = [*(candidate[i] for candidate in search.candidates), None]  # the last: none was chosen
+        frame[name] = [values[k] for k in c]
+    frame["order"] = [search.orders[k] for k in o]
+    frame = frame[list(FIELDS)].assign(arm=[arms.get(order) for order in frame["order"]])
+    return frame.assign(**{k: v if isinstance(v, str) else v[where][sequence] for k, v in columns.items()})

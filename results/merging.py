@@ -1,0 +1,114 @@
+"""Join stores that were filled apart: `merge` copies the files of several stores into one. No source is changed.
+
+A file's name stands for its content, so what is there already is not copied again. Only the times and machines of a
+repeated trial are not in its name: where two files of one name have other bytes, the second one is kept beside the first
+under a name that ends in a hash of its bytes. So no row is lost, and which store came first makes no difference to what
+the merged one says, which follows from its rows.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from results.files import StoreError, Vanished, publish, read_file, retrying, stage_bytes
+from results.schema import SCHEMAS, columns_of
+from results.store import Store
+
+
+class Merge(NamedTuple):
+    """What a merge did."""
+
+    copied: int  # files
+    there: int  # files that the target had already
+
+    def __str__(self) -> str:
+        return f"copied {self.copied:,} files, {self.there:,} were there already"
+
+
+LEDGER = ".merged"  # folder in a store: what was copied into it, since a compaction gives its files other names
+
+
+def merge(sources: Sequence[Store], target: Store) -> Merge:
+    """Copy what `sources` hold into `target`, `runs` last. StoreError where one cannot be read or the target written.
+
+    Every file is read and checked before the first is copied, so that a damaged source leaves the target as it was.
+    """
+    for source in sources:
+        if not source.path.is_dir():
+            raise StoreError(f"{source.path}: there is no store")
+    target.check_writable()
+    others = [source for source in sources if source.path.resolve() != target.path.resolve()]
+    for source in others:
+        for name in SCHEMAS:
+            retrying(lambda source=source, name=name: _check(source, name))
+    known = _known(target)
+    copied: list[str] = []
+    there = 0
+    for name in sorted(SCHEMAS, key=lambda name: name == "runs"):  # as a trial writes them: runs say that all is there
+        for source in others:
+            there += retrying(lambda source=source, name=name: _copy(source, target, name, known, copied))
+    if copied:
+        try:
+            text = "\n".join(sorted(copied)) + "\n"
+            place = target.path / LEDGER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
+            publish(stage_bytes(place, text.encode()), place)
+        except OSError as error:
+            raise StoreError(f"{target.path / LEDGER}: cannot be written: {error.strerror}") from None
+    return Merge(len(copied), there)
+
+
+def forget(store: Store) -> None:
+    """Forget what was merged into a store, so that a merge brings it again: where files of it were lost."""
+    for path in (store.path / LEDGER).glob("*.txt"):
+        path.unlink(missing_ok=True)
+
+
+def _known(target: Store) -> set[str]:
+    return {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
+
+
+def _check(source: Store, name: str) -> None:
+    for path in source.files(name):
+        read_file(path, columns_of(name))
+
+
+def _copy(source: Store, target: Store, name: str, known: set[str], copied: list[str]) -> int:
+    """Copy the files of a table, add them to `copied`, give the number of those that were there.
+
+    Vanished where a compaction of the source was faster.
+    """
+    there = 0
+    for path in source.files(name):
+        content = _bytes(path)
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        entry = f"{name}/{path.name} {digest}"
+        places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
+        if entry in known or any(_holds(place, content) for place in places):
+            there += 1
+            continue
+        read_file(path, columns_of(name))  # it may have come since all were checked
+        place = places[places[0].exists()]
+        try:
+            publish(stage_bytes(place, content), place)
+        except OSError as error:
+            raise StoreError(f"{place}: cannot be written: {error.strerror}") from None
+        known.add(entry)
+        copied.append(entry)
+    return there
+
+
+def _holds(place: Path, content: bytes) -> bool:
+    with contextlib.suppress(Vanished):  # where the target is compacted meanwhile
+        return place.exists() and _bytes(place) == content
+    return False
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Vanished(f"{path}: vanished while the store was read") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None

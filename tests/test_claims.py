@@ -1,0 +1,667 @@
+"""Claims: each entry of the ledger against stores that are planted to support and to contradict it; tests and words."""
+
+import itertools
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, fill, run
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+import harness
+from grids import Grid
+from reports.claims import COLUMNS, VERDICTS, ClaimsError, joint_sign_flip, judge, read
+from reports.ledger import NORMS, Allowed, Claim
+from reports.measures import measure
+from reports.outcomes import gather
+from results import METRICS, Store
+
+LEDGER = read()
+JUDGED = [claim for claim in LEDGER if not claim.needs]
+SEEDS = 8
+CHOICES = {
+    **harness.choices(),
+    "architecture": (*harness.names("architectures"), "resnet"),  # of which claims exist already
+    "activation": {**harness.choices()["activation"], "shifted_tanh": None},
+    "norm": NORMS,
+    "metric": METRICS,
+}
+AXES = {"dataset": ["digits"], "architecture": ["mlp"], "order": [BEFORE, AFTER], "activation": ["relu"], "depth": [2]}
+LEVELS = {"architecture": ["cnn", "mlp"], "depth": [2, 4, 8], "lr": [0.01, 0.1], "batch": [8, 64]}
+BASE = {"accuracy": 0.5, "gap": 0.2, "loss": 2.0, "epochs": 60.0}  # by kind of measure: a value, an effect
+SIZE = {"accuracy": 0.05, "gap": 0.05, "loss": 0.2, "epochs": 4.0}
+NOISE = np.random.default_rng(0).normal(size=(97, 64))
+
+
+def noise(cell, seed):
+    """A normal number of this run."""
+    return NOISE[int(cell.cell_id, 16) % len(NOISE), seed]
+
+
+def results_of(folder, axes, value, metric="test_accuracy", seeds=SEEDS, exclude="", arms=None, alpha=0.05):
+    """Results of a store in which the metric of a run is value(cell, seed), or the run has the status that this names."""
+    folder.mkdir(exist_ok=True)
+    text = "".join(f"{name} = {json.dumps(values)}\n" for name, values in {**AXES, **axes}.items())
+    arms = "arms = {" + ", ".join(f'{name} = "{order}"' for name, order in (arms or {}).items()) + "}\n"
+    path = folder / "study.toml"
+    path.write_text(f"{exclude}\n[axes]\n{text}[seeds]\ncount = {seeds}\n[analysis]\nalpha = {alpha}\n{arms}")
+    grid = Grid.read(path, CHOICES)
+    rows, values = [], {}
+    for cell in grid.cells():
+        for seed in range(seeds):
+            outcome = value(cell, seed)
+            if isinstance(outcome, str):
+                rows += [] if outcome == "missing" else [run(cell, seed, outcome)]
+                continue
+            values[cell.cell_id, seed] = outcome
+            column, number = metric, outcome
+            if metric == "generalisation_gap":
+                column, number = "train_accuracy", 0.5 + outcome  # test accuracy is 0.5
+            rows.append(run(cell, seed, **({column: number} if column in METRICS else {})))
+    results = gather(grid, fill(Store(folder / "store"), rows, trial=lambda _: "all"))
+    if metric not in (*METRICS, "generalisation_gap"):
+        keys = zip(results.runs["cell_id"], results.runs["seed"], strict=True)
+        results = results._replace(runs=results.runs.assign(**{metric: [values.get(key, math.nan) for key in keys]}))
+    return results
+
+
+def of(**values):
+    """A selection: field = value, list of values or Allowed."""
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    return {name: each[0] if isinstance(each[0], Allowed) else Allowed(tuple(each)) for name, each in lists.items()}
+
+
+def claim(expected="greater", **changes):
+    """A claim about after − before in test accuracy, but for the changes."""
+    fields = {"id": "x", "source": "s", "statement": "t", "metric": "test_accuracy", "expected": expected}
+    return Claim(**{**fields, "first": of(order=AFTER), "second": of(order=BEFORE), **changes})
+
+
+def effects(differences, sd=0.005, base=0.5):
+    """A value for results_of: after exceeds before by the number of the cell's activation (or a number for all)."""
+
+    def value(cell, seed):
+        shift = differences[cell.activation] if isinstance(differences, dict) else differences
+        return base + 0.02 * NOISE[0, seed] + sd * noise(cell, seed) + shift * (cell.order == AFTER)
+
+    return value
+
+
+def one(folder, which, axes, value, **others):
+    """The row of one claim."""
+    return judge([which], results_of(folder, axes, value, metric=which.metric, **others)).iloc[0]
+
+
+# Every entry of claims.toml
+
+
+def values_of(allowed):
+    return list(allowed.values) or [end for end in (allowed.least, allowed.most) if math.isfinite(end)]
+
+
+def axes_of(which):
+    """A small grid that covers a claim: all that it names, and some levels of what it compares along."""
+    axes = {**AXES, "order": [NONE, BEFORE]} | {name: values_of(allowed) for name, allowed in which.cells.items()}
+    axes |= {name: values_of(allowed) + values_of(which.second[name]) for name, allowed in which.first.items()}
+    if which.over and len(axes.get(which.over, ())) < 2:
+        axes[which.over] = LEVELS[which.over]
+    return axes
+
+
+def planted_value(which, axes, supported):
+    """Outcomes that show what a claim states, or the opposite: much larger than noise and margin."""
+    kind = measure(which.metric).kind
+    size = max(SIZE[kind], 5 * (which.margin or 0))
+
+    def value(cell, seed):
+        on_first = all(allowed.has(getattr(cell, name)) for name, allowed in which.first.items())
+        along = which.over or which.range_over
+        step = axes[along].index(getattr(cell, along)) if along else 0
+        outcome = BASE[kind] + size * NOISE[0, seed] / 2 + 0.02 * size * noise(cell, seed)
+        if which.range_over:
+            wide = on_first != (supported == (which.expected == "less"))
+            return outcome + size * step * wide
+        match which.expected:
+            case "greater" | "less":
+                return outcome + size * on_first * (1 if supported == (which.expected == "greater") else -1)
+            case "equivalent" | "not_greater":
+                return outcome + size * on_first * (not supported)
+            case "varies":
+                return outcome + size * on_first * step * supported
+            case "rises" | "falls":
+                return outcome + size * on_first * step * (1 if supported == (which.expected == "rises") else -1)
+            case "less_spread":
+                wide = on_first != supported
+                return BASE[kind] + size * (-1) ** seed * (1 if wide else 0.1) * (1 + 0.1 * noise(cell, seed))
+
+    return value
+
+
+@pytest.mark.parametrize("verdict", ["supported", "contradicted"])
+@pytest.mark.parametrize("which", JUDGED, ids=lambda which: which.id)
+def test_a_store_with_the_effect_of_a_claim_or_its_opposite_decides_it(tmp_path, which, verdict):
+    axes = axes_of(which)
+    row = one(tmp_path, which, axes, planted_value(which, axes, verdict == "supported"))
+    assert row["verdict"] == verdict, row["reason"]
+    assert row["n"] == SEEDS
+    assert f"n = {SEEDS}, " in row["reason"]
+
+
+def test_every_claim_has_a_row_and_those_that_need_a_measurement_say_which(tmp_path):
+    frame = judge(LEDGER, results_of(tmp_path, {}, effects(0.05)))
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["id"].tolist() == [each.id for each in LEDGER]
+    assert set(frame["verdict"]) <= set(VERDICTS)
+    for each, verdict, reason in zip(LEDGER, frame["verdict"], frame["reason"], strict=True):
+        if each.needs:
+            assert (verdict, reason) == ("not covered", f"Needs {each.needs}.")
+
+
+def test_no_claims_have_no_rows(tmp_path):
+    frame = judge([], results_of(tmp_path, {}, effects(0)))
+    assert (len(frame), tuple(frame.columns)) == (0, COLUMNS)
+
+
+# The numbers
+
+
+def seed_means(results, which=lambda cell: True):
+    """after − before in test accuracy, averaged over cells within each seed, from the runs themselves."""
+    runs = results.runs[[which(row) for _, row in results.runs.iterrows()]]
+    wide = runs.pivot_table(index="seed", columns="order", values="test_accuracy", aggfunc="mean")
+    return (wide[AFTER] - wide[BEFORE]).to_numpy()
+
+
+def test_a_difference_is_the_t_test_of_means_over_cells_within_seeds(tmp_path):
+    results = results_of(tmp_path, {"activation": ["relu", "tanh"], "depth": [2, 4]}, effects(0.004, sd=0.01))
+    row = judge([claim()], results).iloc[0]
+    expected = stats.ttest_1samp(seed_means(results), 0)
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(expected.confidence_interval()))
+    assert row["estimate"] == pytest.approx(seed_means(results).mean())
+    assert (row["n"], row["cells"]) == (SEEDS, 4)
+
+
+def test_an_equivalence_is_two_one_sided_tests_of_means_over_cells_within_seeds(tmp_path):
+    results = results_of(tmp_path, {"activation": ["relu", "tanh"]}, effects(0.004, sd=0.01))
+    row = judge([claim("equivalent", margin=0.01)], results).iloc[0]
+    d = seed_means(results)
+    assert row["p"] == pytest.approx(ttost_paired(d, np.zeros_like(d), -0.01, 0.01)[0])
+    beyond = judge([claim("equivalent", margin=0.0001)], results).iloc[0]
+    assert (beyond["p_against"] <= 0.05) == (beyond["low"] > 0.0001 or beyond["high"] < -0.0001)
+
+
+@pytest.mark.parametrize("shift", [0.004, 0.006, 0.008, 0.012])
+def test_a_mean_is_beyond_the_margin_exactly_where_its_interval_is(tmp_path, shift):
+    row = one(tmp_path, claim("equivalent", margin=0.004), {}, effects(shift, sd=0.004))
+    assert (row["p_against"] <= 0.05) == (row["low"] > 0.004)
+
+
+def test_no_gain_is_one_sided(tmp_path):
+    which = claim("not_greater", margin=0.01)
+    assert one(tmp_path / "worse", which, {}, effects(-0.3))["verdict"] == "supported"
+    row = one(tmp_path / "same", which, {}, effects(0.0))
+    assert row["verdict"] == "supported"
+    assert "below +1.00 pp" in row["reason"]
+
+
+def test_a_slope_is_the_change_from_one_value_to_the_next(tmp_path):
+    def value(cell, seed):
+        return effects(0.01 * [2, 4, 16].index(cell.depth), sd=0.001)(cell, seed)
+
+    row = one(tmp_path, claim("rises", over="depth"), {"depth": [16, 2, 4]}, value)
+    assert row["estimate"] == pytest.approx(0.01, abs=0.001)
+    assert row["verdict"] == "supported"
+    assert "change from one depth to the next" in row["reason"]
+
+
+def test_several_values_of_a_side_are_averaged_within_seeds(tmp_path):
+    def value(cell, seed):
+        return 0.5 + {NONE: 0, BEFORE: 0.02, AFTER: 0.06}[cell.order] + 0.001 * noise(cell, seed)
+
+    which = claim(first=of(order=[BEFORE, AFTER]), second=of(order=NONE))
+    row = one(tmp_path, which, {"order": [NONE, BEFORE, AFTER]}, value)
+    assert row["estimate"] == pytest.approx(0.04, abs=0.002)
+    assert row["cells"] == 1
+    assert f"{BEFORE} or {AFTER} − {NONE}" in row["reason"]
+
+
+def test_a_range_is_that_of_each_seed(tmp_path):
+    activations = ["relu", "elu", "tanh"]
+
+    def value(cell, seed):
+        return 0.5 + (0.001 * noise(cell, seed) if cell.order == AFTER else 0.03 * activations.index(cell.activation))
+
+    results = results_of(tmp_path, {"activation": activations}, value)
+    runs = results.runs[results.runs["order"] == AFTER].pivot_table(
+        index="seed", columns="activation", values="test_accuracy"
+    )
+    row = judge([claim("less", range_over="activation")], results).iloc[0]
+    assert row["estimate"] == pytest.approx((runs.max(axis=1) - runs.min(axis=1)).mean() - 0.06)
+    assert (row["verdict"], row["cells"]) == ("supported", 1)
+
+
+def test_a_spread_is_that_around_the_median_of_an_arm(tmp_path):
+    results = results_of(
+        tmp_path, {}, lambda cell, seed: 0.5 + (0.01 if cell.order == AFTER else 0.05) * NOISE[1, seed]
+    )
+    row = judge([claim("less_spread")], results).iloc[0]
+    deviation = np.abs(NOISE[1, :SEEDS] - np.median(NOISE[1, :SEEDS]))
+    assert row["estimate"] == pytest.approx((0.01 - 0.05) * deviation.mean())
+    assert row["p"] == pytest.approx(stats.ttest_1samp(deviation, 0).pvalue)
+
+
+def test_two_values_that_vary_are_compared_by_a_t_test(tmp_path):
+    results = results_of(tmp_path, {"activation": ["relu", "tanh"]}, effects({"relu": 0.0, "tanh": 0.006}, sd=0.01))
+    row = judge([claim("varies", over="activation")], results).iloc[0]
+    relu, tanh = (seed_means(results, lambda run, name=name: run["activation"] == name) for name in ("relu", "tanh"))
+    assert row["p"] == pytest.approx(stats.ttest_rel(tanh, relu).pvalue)
+    assert row["estimate"] == pytest.approx((tanh - relu).mean())
+
+
+def test_more_values_that_vary_are_compared_jointly(tmp_path):
+    axes, shifts = {"activation": ["relu", "tanh", "elu"]}, {"relu": 0.0, "tanh": 0.05, "elu": 0.1}
+    which = claim("varies", over="activation", margin=0.01)
+    row = one(tmp_path, which, axes, effects(shifts))
+    assert row["p"] == pytest.approx(1 / 2 ** (SEEDS - 1))  # the least that so many seeds can give
+    assert math.isnan(row["estimate"])
+    assert row["verdict"] == "supported"
+    assert [name for name in shifts if re.search(rf"{name} [+−]?\d", row["reason"])] == list(shifts)
+
+
+def test_what_is_compared_jointly_is_each_value_less_their_mean(tmp_path):
+    shifts = {"relu": 0.1, "tanh": 0.1, "elu": 0.088}
+    results = results_of(tmp_path, {"activation": list(shifts)}, effects(shifts, sd=0.01))
+    row = judge([claim("varies", over="activation", margin=0.05)], results).iloc[0]
+    d = np.array([seed_means(results, lambda run, name=name: run["activation"] == name) for name in shifts]).T
+    assert row["p"] == pytest.approx(brute_force(d - d.mean(1, keepdims=True), 1 / EXAMPLES / math.sqrt(6)))
+    assert 0.05 < row["p"] < 0.95
+    assert row["verdict"] == "contradicted"
+    assert "the same but for differences within ±5.00 pp" in row["reason"]
+
+
+def brute_force(d, floor):
+    """p of all 2^n sign flips of rows, each statistic by hand."""
+
+    def statistic(rows):
+        n = len(rows)
+        return sum(n * column.mean() ** 2 / max(column.var(ddof=1), floor**2) for column in rows.T)
+
+    flips = [statistic(d * np.array(signs)[:, None]) for signs in itertools.product((1, -1), repeat=len(d))]
+    return np.mean(np.array(flips) >= statistic(d) * (1 - 1e-9))
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.8])
+@pytest.mark.parametrize("seed", range(4))
+def test_joint_sign_flips_are_all_of_them(seed, floor):
+    d = np.random.default_rng(seed).normal(0.4, 1, (7, 3))
+    assert joint_sign_flip(d, floor) == pytest.approx(brute_force(d, floor))
+
+
+def test_joint_sign_flips_of_many_seeds_are_drawn():
+    d = np.random.default_rng(0).normal(0.1, 1, (19, 3))
+    signs = 1.0 - 2.0 * (np.arange(2**18)[:, None] >> np.arange(19) & 1)
+    mean = signs @ d / 19
+    statistic = (mean**2 / ((d**2).sum(0) - 19 * mean**2)).sum(1)
+    exact = (statistic >= statistic[0] * (1 - 1e-9)).mean()
+    assert 0.05 < exact < 0.95
+    assert joint_sign_flip(d) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 100_000))
+    assert joint_sign_flip(d + 5) == pytest.approx(1 / 100_001)
+
+
+@pytest.mark.parametrize("d", [np.full((6, 2), np.nan), np.zeros((0, 3)), np.ones((1, 2))])
+def test_joint_sign_flips_of_what_cannot_be_tested_show_nothing(d):
+    assert joint_sign_flip(d) == 1
+
+
+def test_joint_sign_flips_reject_as_often_as_they_say_where_nothing_differs():
+    rng, trials = np.random.default_rng(1), 600
+    common = rng.normal(0, 1, (trials, 8, 1))
+    p = np.array([joint_sign_flip(d) for d in common + rng.normal(0, 1, (trials, 8, 3))])
+    for level in (1 / 16, 1 / 4):  # which 8 seeds can reach exactly
+        assert (p <= level).mean() == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / trials))
+
+
+# Many claims
+
+
+def test_p_values_are_adjusted_by_holm_over_the_claims_that_are_covered(tmp_path):
+    claims = [
+        claim(id="all"),
+        claim("less", id="relu", cells=of(activation="relu")),
+        claim("equivalent", id="same", margin=0.01),
+        claim(id="clear", cells=of(activation="tanh"), margin=0.02),
+        claim(id="elsewhere", cells=of(activation="elu")),
+        claim("varies", id="varies", over="activation"),
+    ]
+    axes, value = {"activation": ["relu", "tanh"]}, effects({"relu": 0.002, "tanh": 0.004}, sd=0.01)
+    frame = judge(claims, results_of(tmp_path, axes, value)).set_index("id")
+    same = frame.loc["same"]
+    others = frame.loc[["all", "relu", "clear", "varies"]]
+    p = [*others["p"], same["p_against"]]
+    adjusted = [*others["p_holm"], same["p_against_holm"]]
+    assert adjusted == pytest.approx(multipletests(p, method="holm")[1])
+    p = [same["p"], frame["p_against"]["clear"]]
+    adjusted = [same["p_holm"], frame["p_against_holm"]["clear"]]
+    assert adjusted == pytest.approx(multipletests(p, method="holm")[1])
+    assert "after Holm over 5 claims" in frame["reason"]["all"]
+    assert frame.loc["elsewhere", ["p", "p_holm"]].isna().all()
+
+
+def test_a_claim_that_is_shown_alone_may_be_undecided_among_many(tmp_path):
+    results = results_of(tmp_path, {}, effects(0.013, sd=0.005))
+    row = judge([claim()], results).iloc[0]
+    assert 0.05 / 20 < row["p"] < 0.05
+    assert row["verdict"] == "supported"
+    many = [claim(id=str(i)) for i in range(20)]
+    assert set(judge(many, results)["verdict"]) == {"undecided"}
+
+
+def test_the_error_that_the_grid_declares_decides(tmp_path):
+    value = effects(0.013, sd=0.005)
+    row = one(tmp_path / "usual", claim(), {}, value)
+    strict = one(tmp_path / "strict", claim(), {}, value, alpha=row["p"] / 2)
+    assert (row["verdict"], strict["verdict"]) == ("supported", "undecided")
+
+
+def test_claims_of_two_files_with_one_id_are_refused(tmp_path):
+    with pytest.raises(ClaimsError, match="claim 'x': id is given to 2 claims"):
+        judge([claim(), claim("less")], results_of(tmp_path, {}, effects(0)))
+
+
+# Undecided
+
+
+def test_an_effect_within_noise_is_undecided_with_its_interval(tmp_path):
+    row = one(tmp_path, claim(), {}, effects(0.0, sd=0.02))
+    assert row["verdict"] == "undecided"
+    assert "neither above nor below 0 is shown" in row["reason"]
+    assert f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]".replace("-", "−") in row["reason"]
+
+
+def test_an_equivalence_within_noise_is_undecided(tmp_path):
+    row = one(tmp_path, claim("equivalent", margin=0.005), {}, effects(0.0, sd=0.02))
+    assert row["verdict"] == "undecided"
+    assert "neither within ±0.50 pp nor beyond ±0.50 pp is shown" in row["reason"]
+
+
+def test_variation_within_noise_is_undecided(tmp_path):
+    which = claim("varies", over="activation", margin=0.005)
+    row = one(tmp_path, which, {"activation": ["relu", "tanh"]}, effects(0.0, sd=0.02))
+    assert row["verdict"] == "undecided"
+    assert "no difference between them is shown" in row["reason"]
+
+
+@pytest.mark.parametrize(("expected", "relu"), [("greater", 0.1), ("less", 0.1), ("greater", 0.05), ("less", -0.1)])
+def test_a_claim_whose_cells_disagree_depends_on_what_they_differ_in(tmp_path, expected, relu):
+    axes = {"activation": ["relu", "tanh"], "depth": [2, 4]}
+    row = one(tmp_path, claim(expected), axes, effects({"relu": relu, "tanh": -0.5 * relu}))
+    assert row["verdict"] == "undecided"
+    assert "it depends on activation: " in row["reason"]
+    above, below = ("relu", "tanh") if relu > 0 else ("tanh", "relu")
+    assert f"above 0 in ({above}, depth 2) and ({above}, depth 4)" in row["reason"]
+    assert f"below 0 in ({below}, depth 2) and ({below}, depth 4)" in row["reason"]
+
+
+def test_cells_that_differ_in_no_single_field_depend_on_several_together(tmp_path):
+    def value(cell, seed):
+        return effects(0.1 if (cell.activation == "relu") == (cell.depth == 2) else -0.1)(cell, seed)
+
+    row = one(tmp_path, claim(), {"activation": ["relu", "tanh"], "depth": [2, 4]}, value)
+    assert "it depends on several of activation, depth together" in row["reason"]
+
+
+def test_many_cells_that_disagree_are_counted(tmp_path):
+    axes = {"activation": ["relu", "tanh"], "depth": [1, 2, 3, 4, 5, 6]}
+    row = one(tmp_path, claim(), axes, effects({"relu": 0.1, "tanh": -0.1}))
+    assert row["reason"].count("and 2 more") == 2
+
+
+def test_one_cell_of_the_opposite_sign_keeps_a_claim_from_being_supported(tmp_path):
+    axes = {"activation": ["relu", "elu", "tanh"]}
+    shifts = {"relu": 0.1, "elu": 0.1, "tanh": -0.02}
+    row = one(tmp_path, claim(), axes, effects(shifts, sd=0.002))
+    assert row["p_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert one(tmp_path / "agree", claim(), axes, effects({**shifts, "tanh": 0.01}, sd=0.002))["verdict"] == "supported"
+
+
+def test_cells_beyond_the_margin_keep_equal_means_from_being_equivalent(tmp_path):
+    axes, which = {"activation": ["relu", "tanh"]}, claim("equivalent", margin=0.01)
+    row = one(tmp_path, which, axes, effects({"relu": 0.05, "tanh": -0.05}, sd=0.002))
+    assert row["p_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert "alone beyond ±1.00 pp in relu and tanh" in row["reason"]
+
+
+def test_a_cell_within_the_margin_keeps_an_equivalence_from_being_contradicted(tmp_path):
+    axes, which = {"activation": ["relu", "tanh"]}, claim("equivalent", margin=0.01)
+    row = one(tmp_path, which, axes, effects({"relu": 0.1, "tanh": 0.0}, sd=0.002))
+    assert row["p_against_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert "it depends on activation: within ±1.00 pp in tanh; beyond ±1.00 pp in relu" in row["reason"]
+
+
+def test_an_effect_smaller_than_what_is_clear_contradicts(tmp_path):
+    row = one(tmp_path, claim(margin=0.02), {}, effects(0.01, sd=0.001))
+    assert row["p_holm"] < 0.05
+    assert row["verdict"] == "contradicted"
+    assert "above 0, but within ±2.00 pp" in row["reason"]
+    assert one(tmp_path / "plain", claim(), {}, effects(0.01, sd=0.001))["verdict"] == "supported"
+
+
+def test_a_clear_effect_in_one_cell_keeps_a_small_mean_from_contradicting(tmp_path):
+    axes = {"activation": ["relu", "elu", "tanh"]}
+    row = one(tmp_path, claim(margin=0.02), axes, effects({"relu": 0.0, "elu": 0.0, "tanh": 0.04}, sd=0.001))
+    assert row["p_against_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert "alone above 0 by more than the margin in tanh" in row["reason"]
+
+
+# What the grid covers
+
+
+@pytest.mark.parametrize(
+    ("which", "axes", "words"),
+    [
+        (
+            claim(cells=of(activation=["tanh", "lecun_tanh", "softsign"])),
+            {"activation": ["relu", "elu"]},
+            "Needs activation tanh, lecun_tanh or softsign (here: relu, elu).",
+        ),
+        (
+            claim(cells=of(activation="tanh", depth=Allowed(least=8))),
+            {},
+            "Needs activation tanh (here: relu) and depth at least 8 (here: 2).",
+        ),
+        (claim(cells=of(depth=Allowed(least=3, most=8))), {}, "Needs depth from 3 to 8 (here: 2)."),
+        (claim(first=of(order="bn-act-weight")), {}, f"Needs order bn-act-weight (here: {BEFORE}, {AFTER})."),
+        (
+            claim(first=of(optimiser="adam", lr=Allowed(most=0.01)), second=of(optimiser="sgd", lr=0.1)),
+            {},
+            "Needs optimiser adam (here: sgd) with lr at most 0.01 (here: 0.1).",
+        ),
+        (claim("varies", over="architecture"), {}, "Needs at least two values of architecture with both sides."),
+        (claim("rises", over="depth"), {}, "Needs at least two values of depth with both sides."),
+        (claim("less", range_over="activation"), {}, "Needs at least two values of activation with both sides."),
+        (claim(metric="epochs_to_threshold"), {}, "Metric not measured: epochs_to_threshold."),
+        (claim(needs="a probe"), {}, "Needs a probe."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_claim_that_the_grid_does_not_cover_says_what_is_missing(tmp_path, which, axes, words):
+    row = judge([which], results_of(tmp_path, axes, effects(0.1))).iloc[0]
+    assert (row["verdict"], row["reason"], row["n"], row["cells"]) == ("not covered", words, 0, 0)
+    assert row[["estimate", "low", "high", "p", "p_holm"]].isna().all()
+
+
+def test_values_that_the_grid_has_but_never_together_are_not_covered(tmp_path):
+    exclude = "exclude = [{ activation = 'tanh', depth = 4 }]"
+    results = results_of(tmp_path, {"activation": ["relu", "tanh"], "depth": [2, 4]}, effects(0.1), exclude=exclude)
+    row = judge([claim(cells=of(activation="tanh", depth=4))], results).iloc[0]
+    assert row["reason"] == "Needs cells with activation tanh and depth 4 at once."
+
+
+def test_sides_that_share_no_cell_are_not_covered(tmp_path):
+    exclude = f"exclude = [{{ order = '{BEFORE}', depth = 4 }}, {{ order = '{AFTER}', depth = 2 }}]"
+    axes = {"order": [BEFORE, AFTER, NONE], "depth": [2, 4]}
+    arms = {"before": BEFORE, "none": NONE}  # the grid itself may not ask for what it cannot compare
+    row = judge([claim()], results_of(tmp_path, axes, effects(0.1), exclude=exclude, arms=arms)).iloc[0]
+    assert row["reason"] == "Needs cells with both sides that agree in every other field."
+
+
+def test_values_that_have_no_cell_in_common_do_not_vary(tmp_path):
+    exclude = "exclude = [{ activation = 'relu', depth = 2 }, { activation = 'tanh', depth = 4 }]"
+    axes = {"activation": ["relu", "tanh"], "depth": [2, 4]}
+    row = judge([claim("varies", over="activation")], results_of(tmp_path, axes, effects(0.1), exclude=exclude)).iloc[0]
+    assert row["reason"] == "Needs cells that all 2 values of activation have in common."
+
+
+def test_values_vary_over_the_cells_that_they_share(tmp_path):
+    def value(cell, seed):
+        return effects(0.1 if cell.depth == 4 else 0.01)(cell, seed)
+
+    exclude = "exclude = [{ activation = 'tanh', depth = 4 }]"
+    results = results_of(tmp_path, {"activation": ["relu", "tanh"], "depth": [2, 4]}, value, exclude=exclude)
+    row = judge([claim("varies", over="activation", margin=0.02)], results).iloc[0]
+    assert (row["verdict"], row["cells"]) == ("contradicted", 2)
+    assert "1 cell left out, since not every activation has their like." in row["reason"]
+
+
+def test_the_values_that_the_grid_has_are_judged_and_the_others_said(tmp_path):
+    which = claim(cells=of(activation=["tanh", "lecun_tanh", "softsign"]))
+    row = one(
+        tmp_path,
+        which,
+        {"activation": ["relu", "tanh", "softsign"]},
+        effects({"relu": -1, "tanh": 0.1, "softsign": 0.1}),
+    )
+    assert (row["verdict"], row["cells"]) == ("supported", 2)
+    assert "Covers 2 of 3 values of activation (tanh, softsign)." in row["reason"]
+
+
+def test_the_values_of_a_side_that_the_grid_has_are_said(tmp_path):
+    which = claim(first=of(order=[BEFORE, "bn-weight-act"]), second=of(order=NONE))
+    row = one(tmp_path, which, {"order": [NONE, BEFORE]}, effects(0))
+    assert f"Covers 1 of 2 values of order ({BEFORE})." in row["reason"]
+
+
+def test_sides_are_compared_on_cells_that_agree_in_all_else(tmp_path):
+    def value(cell, seed):
+        return effects(0.01)(cell, seed) + 0.3 * (cell.depth == 4)
+
+    exclude = f"exclude = [{{ order = '{AFTER}', depth = 2 }}]"
+    row = judge([claim()], results_of(tmp_path, {"depth": [2, 4]}, value, exclude=exclude)).iloc[0]
+    assert row["estimate"] == pytest.approx(0.01, abs=0.005)
+    assert row["cells"] == 1
+
+
+def test_sides_may_differ_in_any_fields(tmp_path):
+    def value(cell, seed):
+        return effects(0)(cell, seed) + 0.1 * (cell.batch == 64)
+
+    which = claim(first=of(batch=Allowed(least=64)), second=of(batch=Allowed(most=16)))
+    row = one(tmp_path, which, {"batch": [8, 16, 32, 64]}, value)
+    assert (row["verdict"], row["cells"]) == ("supported", 2)  # of the two orders
+    assert "batch at least 64 − batch at most 16 in test accuracy" in row["reason"]
+
+
+def test_arms_have_the_names_that_the_grid_gives_them_and_numbers_their_unit(tmp_path):
+    arms = {"before": BEFORE, "after": AFTER}
+    row = one(tmp_path, claim(metric="test_loss"), {}, effects(0.25, base=1.0), arms=arms)
+    assert row["reason"].startswith("after − before in test loss: +0.2")
+    assert " nats [0." in row["reason"]
+
+
+# Missing, failed and diverged runs
+
+
+def lacking(status, where, value):
+    """The value, but for the status of the runs that `where` (cell, seed) chooses."""
+    return lambda cell, seed: status if where(cell, seed) else value(cell, seed)
+
+
+@pytest.mark.parametrize("status", ["missing", "failed"])
+def test_seeds_without_all_their_runs_are_left_out_and_counted(tmp_path, status):
+    value = lacking(status, lambda cell, seed: cell.order == AFTER and cell.depth == 2 and seed < 2, effects(0.1))
+    row = one(tmp_path, claim(), {"depth": [2, 4]}, value)
+    assert (row["verdict"], row["n"], row["cells"]) == ("supported", SEEDS - 2, 2)
+    assert f"{SEEDS - 2} of {SEEDS} seeds are complete." in row["reason"]
+
+
+def test_a_cell_with_fewer_than_five_pairs_is_left_out_and_counted(tmp_path):
+    value = lacking("missing", lambda cell, seed: cell.depth == 4 and seed >= 4, effects(0.1))
+    row = one(tmp_path, claim(), {"depth": [2, 4]}, value)
+    assert (row["verdict"], row["n"], row["cells"]) == ("supported", SEEDS, 1)
+    assert "1 cell left out for too few pairs." in row["reason"]
+
+
+@pytest.mark.parametrize(
+    "which", [claim(), claim("equivalent", margin=0.01), claim("varies", over="depth", margin=0.2)]
+)
+def test_fewer_than_five_pairs_decide_nothing(tmp_path, which):
+    value = lacking("missing", lambda cell, seed: seed >= 4, effects(0.1))
+    row = one(tmp_path, which, {"depth": [2, 4]}, value)
+    assert (row["verdict"], row["n"], row["cells"], row["p_holm"]) == ("undecided", 0, 0, 1)
+    assert "no cell has 5 pairs yet; the most is 4." in row["reason"]
+
+
+@pytest.mark.parametrize(
+    "which", [claim(), claim("equivalent", margin=0.01), claim("varies", over="depth", margin=0.2)]
+)
+def test_fewer_than_five_complete_seeds_decide_nothing(tmp_path, which):
+    value = lacking("missing", lambda cell, seed: seed < 3 if cell.depth == 2 else seed >= 5, effects(0.1))
+    row = one(tmp_path, which, {"depth": [2, 4]}, value)
+    assert (row["verdict"], row["n"], row["cells"], row["p_holm"]) == ("undecided", 2, 2, 1)
+    assert "only 2 seeds are complete over 2 cells." in row["reason"]
+
+
+def test_an_arm_that_diverged_counts_as_guessing(tmp_path):
+    value = lacking("diverged", lambda cell, seed: cell.order == AFTER, effects(0.0, sd=0.0, base=0.9))
+    row = one(tmp_path, claim(), {}, value)
+    assert row["verdict"] == "contradicted"
+    assert row["estimate"] == pytest.approx(1 / CLASSES - (0.9 + 0.02 * NOISE[0, :SEEDS].mean()))
+    assert f"{SEEDS} pairs with a diverged run counted at the worst outcome." in row["reason"]
+
+
+def test_a_diverged_run_is_as_bad_as_the_worst_of_all_values_of_its_side(tmp_path):
+    def value(cell, seed):
+        return "diverged" if cell.order == AFTER and seed == 0 else {NONE: 0.1, BEFORE: 7.0, AFTER: 0.1}[cell.order]
+
+    which = claim(metric="test_loss", first=of(order=[BEFORE, AFTER]), second=of(order=NONE))
+    row = one(tmp_path, which, {"order": [NONE, BEFORE, AFTER]}, value)
+    assert row["estimate"] == pytest.approx((7.0 + (7.0 + (SEEDS - 1) * 0.1) / SEEDS) / 2 - 0.1)
+
+
+def test_arms_that_both_diverge_are_not_equivalent(tmp_path):
+    value = lacking("diverged", lambda cell, seed: cell.activation == "tanh", effects(0.0))
+    which = claim("equivalent", margin=0.01, cells=of(activation="tanh"))
+    row = one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)
+    assert (row["estimate"], row["verdict"], row["p"]) == (0, "undecided", 1)
+
+
+def test_a_cell_whose_arms_both_diverge_is_none_that_shows_an_equivalence(tmp_path):
+    value = lacking("diverged", lambda cell, seed: cell.activation == "tanh", effects(0.1))
+    which = claim("equivalent", margin=0.01)
+    assert one(tmp_path, which, {"activation": ["relu", "tanh"]}, value)["verdict"] == "contradicted"
+
+
+def test_an_equivalence_must_hold_without_the_diverged_pairs_too(tmp_path):
+    value = lacking("diverged", lambda cell, seed: seed >= 3, effects(0.008, sd=0.001))
+    which = claim("equivalent", margin=0.01)
+    assert one(tmp_path / "finished", which, {}, effects(0.008, sd=0.001))["verdict"] == "supported"
+    assert one(tmp_path / "diverged", which, {}, value)["verdict"] == "undecided"
+
+
+def test_spread_is_that_of_finished_pairs(tmp_path):
+    def value(cell, seed):
+        return 0.5 + (0.01 if cell.order == AFTER else 0.05) * (-1) ** seed * (1 + 0.1 * noise(cell, seed))
+
+    which = claim("less_spread")
+    row = one(tmp_path, which, {}, lacking("diverged", lambda cell, seed: cell.order == BEFORE and seed == 7, value))
+    assert (row["verdict"], row["n"]) == ("supported", SEEDS - 1)
+    assert "1 pair with a diverged run left out." in row["reason"]
