@@ -377,8 +377,8 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     below, above = np.sign(over["low_family"]), np.sign(over["high_family"])
     sign = below.where(below == above, 0.0)
     by_cell = sign.groupby([over[field] for field in FIELDS_OF_A_PAIR], sort=False, dropna=False)
-    ever, last = by_cell.agg(lambda signs: (signs != 0).any()), by_cell.last() != 0
-    turned = by_cell.agg(lambda signs: signs.min() < 0 < signs.max())
+    least, most, last = by_cell.min(), by_cell.max(), by_cell.last() != 0
+    ever, turned = (least < 0) | (most > 0), (least < 0) & (most > 0)
     of, contrast = measure(over["metric"].iloc[0]), minus(over["contrast"].iloc[0])
     text = (
         f"In validation {of.kind.replace('_', ' ')}, {contrast}: zero lies outside the band over all epochs and cells "
