@@ -48,6 +48,12 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["status"].isin(["done", "diverged"])]
 
 
+def of_runs(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of a few rows that belong to these runs."""
+    known = runs.loc[runs["run_id"].isin(rows["run_id"].unique()), "run_id"]
+    return rows[rows["run_id"].isin(known)]
+
+
 def lost(runs: pd.DataFrame, statuses: Sequence[str], varying: Sequence[str]) -> list[list[Value | str]]:
     """Planned runs of these statuses, a row of LOST for each cell and reason."""
     rows = runs[runs["status"].isin(statuses)]
@@ -110,7 +116,7 @@ def warnings(results: Results, conflicts: pd.DataFrame, replicates: pd.DataFrame
             f"The grid declares {grid.declared_seeds} seeds of each cell, this report is of {grid.seeds.count}: "
             "a new analysis, with a hash of its own."
         )
-    replicates = replicates[replicates["run_id"].isin(runs["run_id"])]
+    replicates = of_runs(replicates, runs)
     if len(replicates):
         apart = replicates.groupby("run_id")["test_accuracy"].agg(lambda values: values.max() - values.min()).max()
         words.append(

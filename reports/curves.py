@@ -208,8 +208,10 @@ def band_figure(frame: pd.DataFrame, fields: Sequence[str]) -> Figure | None:
     frame = frame[np.isfinite(frame["low"])]
     if frame.empty:
         return None
+    if fields:
+        frame = frame.merge(frame[list(fields)].drop_duplicates().head(MOST_PANELS), on=list(fields))
     groups = dict(iter(frame.groupby(list(fields), sort=False))) if fields else {(): frame}
-    panels = list(groups)[:MOST_PANELS]
+    panels = list(groups)
     of, contrast = measure(frame["metric"].iloc[0]), frame["contrast"].iloc[0]
     numbers = [field for field in fields if pd.api.types.is_numeric_dtype(frame[field])]
     wide = frame[numbers[0]].nunique() if numbers else 1
@@ -377,8 +379,8 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     below, above = np.sign(over["low_family"]), np.sign(over["high_family"])
     sign = below.where(below == above, 0.0)
     by_cell = sign.groupby([over[field] for field in FIELDS_OF_A_PAIR], sort=False, dropna=False)
-    ever, last = by_cell.agg(lambda signs: (signs != 0).any()), by_cell.last() != 0
-    turned = by_cell.agg(lambda signs: signs.min() < 0 < signs.max())
+    least, most, last = by_cell.min(), by_cell.max(), by_cell.last() != 0
+    ever, turned = (least < 0) | (most > 0), (least < 0) & (most > 0)
     of, contrast = measure(over["metric"].iloc[0]), minus(over["contrast"].iloc[0])
     text = (
         f"In validation {of.kind.replace('_', ' ')}, {contrast}: zero lies outside the band over all epochs and cells "
@@ -392,12 +394,13 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
 
 
 def _named(chosen: pd.Series, fields: Sequence[str]) -> str:
-    cells = chosen.index[chosen].to_frame(index=False).to_dict("records")
-    return _listed([label(cell, fields) for cell in cells])
+    cells = chosen.index[chosen].to_frame(index=False)
+    return _listed([label(cell, fields) for cell in cells.head(MOST_NAMED).to_dict("records")], len(cells))
 
 
-def _listed(parts: Sequence[str]) -> str:
-    more = len(parts) - MOST_NAMED
+def _listed(parts: Sequence[str], count: int | None = None) -> str:
+    """The first few of them. count: how many there are, where not all were put into words."""
+    more = (count or len(parts)) - MOST_NAMED
     return "; ".join(parts[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
@@ -416,8 +419,11 @@ def _on_statistics(effect: pd.DataFrame, fields: Sequence[str]) -> list[str]:
         )
         text += f" (Holm over {len(effect)} tests)."
         if len(found):
-            named = [f"{_subject(row, fields)} {_interval(row, of)}{_parts(row, of)}" for _, row in found.iterrows()]
-            text += f" Largest: {_listed(named)}."
+            named = [
+                f"{_subject(row, fields)} {_interval(row, of)}{_parts(row, of)}"
+                for _, row in found.head(MOST_NAMED).iterrows()
+            ]
+            text += f" Largest: {_listed(named, len(found))}."
         if lost := rows["diverged"].sum():
             what = "runs" if kind == "order" else "pairs"
             text += f" Diverged {what} have no such statistics and are missing here: {lost}."
@@ -443,7 +449,7 @@ def _on_disagreements(frame: pd.DataFrame, fields: Sequence[str]) -> list[str]:
         return []
     text = f"Test accuracy and test loss differ in favour of different arms in {len(found)} of {both.sum()} comparisons"
     parts = []
-    for _, row in found.iterrows():
+    for _, row in found.head(MOST_NAMED).iterrows():
         numbers = []
         for kind in ("accuracy", "loss", "calibration_error"):
             ends = {name: row[f"{kind}_{name}"] for name in ("difference", "low", "high")}
@@ -453,7 +459,7 @@ def _on_disagreements(frame: pd.DataFrame, fields: Sequence[str]) -> list[str]:
             f"{label(row, fields)}, {minus(row['contrast'])}: {', '.join(numbers)}, so that accuracy favours "
             f"{row['favoured_by_accuracy']} and loss {row['favoured_by_loss']}"
         )
-    return [text + (f": {_listed(parts)}." if parts else ".")]
+    return [text + (f": {_listed(parts, len(found))}." if parts else ".")]
 
 
 def _interval(row: pd.Series | dict, of: Measure) -> str:

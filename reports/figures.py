@@ -150,6 +150,8 @@ def _pivot(frame: pd.DataFrame, rows: list[str], columns: list[str]) -> pd.DataF
     """The rows of `frame` as dicts in a table, in the grid's order, as far as there is room; None where there is none."""
     table: dict[str, dict[str, dict]] = {}
     names: dict[str, None] = {}
+    if columns:  # before each row becomes a dict, which takes longest
+        frame = frame[frame[columns[0]].isin(frame[columns[0]].unique()[:MOST_ACROSS])]
     for row in frame.to_dict("records"):
         down, across = label(row, rows), f"{row[columns[0]]:g}" if columns else ""
         if (across not in names and len(names) == MOST_ACROSS) or (down not in table and len(table) == MOST_ROWS):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
@@ -25,6 +26,7 @@ from reports.where import export as export_effects
 from reports.where import where
 from reports.words import VERDICTS, answer, scope, seeds
 from results import Store
+from results.store import FINISHED
 
 # Compared beside the metrics of the analysis, for the primary contrast alone.
 SECONDARY = (
@@ -80,10 +82,10 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     with export.writing(folder):
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
-        gathered.runs.drop(columns="cell_id").to_csv(folder / "runs.csv", index=False)
+        export.write_csv(gathered.runs.drop(columns="cell_id"), folder / "runs.csv")
         shown, beside = _contents(selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
-            table.to_csv(folder / f"{name}.csv", index=False)
+            export.write_csv(table, folder / f"{name}.csv")
         page.write_text(_template().render(shown), encoding="utf-8")
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
@@ -107,7 +109,7 @@ def _contents(
     primary = grid.analysis.primary
     varying = figures.varying(runs)
     conflicts = store.conflicts()
-    conflicts = conflicts[conflicts["run_id"].isin(runs["run_id"])]
+    conflicts = audit.of_runs(conflicts, runs)
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
@@ -194,13 +196,17 @@ def _seeds(
 
 def _training(results: Results, runs: pd.DataFrame, store: Store, varying: Sequence[str], album: Album) -> list[dict]:
     """Learning curves, as far as the store has them."""
-    curves = store.read("curves")
+    fields, arms = list(varying) or ["architecture"], list(results.grid.analysis.arms)
+    made = runs.loc[runs["status"].isin(FINISHED), [*fields, "arm", "run_id", "trial"]]
+    shown = made[fields].drop_duplicates().head(figures.MOST_PANELS)
+    made = made.merge(shown, on=fields)  # only what the figures show is read
+    curves = store.read("curves", of=pa.Table.from_pandas(made, preserve_index=False))
     curves = curves.filter(pc.equal(curves["split"], "val")).select(["run_id", "trial", "epoch", "accuracy", "loss"])
-    curves = curves.to_pandas().merge(runs[[*varying, "arm", "run_id", "trial"]], on=["run_id", "trial"])
-    cells = list(dict.fromkeys(runs[list(varying)].itertuples(index=False, name=None)))
+    curves = curves.to_pandas().merge(made, on=["run_id", "trial"])
+    cells = list(shown[list(varying)].itertuples(index=False, name=None))
     found = []
     for value in ("accuracy", "loss"):
-        figure = figures.curves(curves, value, varying, cells, list(results.grid.analysis.arms))
+        figure = figures.curves(curves, value, varying, cells, arms)
         if figure is not None:
             about = f"up to {results.grid.seeds.count} seeds an arm"
             title = f"validation {value} while training"

@@ -12,7 +12,7 @@ from reports import curves, figures, rate_curves
 from reports.measures import measure
 from reports.outcomes import Results
 from reports.rates import Selected
-from reports.tables import Column, Value, value
+from reports.tables import MOST_ROWS, Column, Value, value
 from reports.where import Where, effects_figure, sentences
 from reports.words import p_value, plain, seeds
 from results import Store
@@ -93,7 +93,8 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
         "results": results,
         "sentences": curves.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),
         "figures": shown,
-        "statistics": [_statistics(row, varying) for row in effect.to_dict("records")],
+        "statistics": [_statistics(row, varying) for row in effect.head(MOST_ROWS).to_dict("records")],
+        "statistics_count": len(effect),
     }
 
 

@@ -12,7 +12,8 @@ from statsmodels.stats.multitest import fdrcorrection
 from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95  # of the intervals of single comparisons
-EXACT_FLIPS = 100_000  # sign patterns up to which the sign-flip test counts them all
+EXACT_PAIRS = 24  # up to which the sign-flip test counts all patterns, in 0.2 ms a comparison, which the draws take too
+EXACT_FLIPS = 100_000  # sign patterns that are drawn for more pairs; up to which tests over several contrasts count all
 FLIP_SEED = 20_150_211
 MOST_PAIRS = 10**7  # where the search for seeds_needed ends
 FEWEST_PAIRS = 5  # for a verdict
@@ -96,14 +97,14 @@ def tost(m: Moments, margin: float) -> Array:
 def sign_flip(d: Array) -> Array:
     """Two-sided p of the sign-flip test of symmetry about 0 (Fisher 1935), by the sum of differences. 1 where n = 0. (K,)
 
-    Exact while 2ⁿ⁻¹ ≤ 100,000; else as many draws with a fixed seed, p = (b + 1) / (B + 1) (Phipson and Smyth 2010).
+    Exact up to 24 pairs; else 100,000 draws with a fixed seed, p = (b + 1) / (B + 1) (Phipson and Smyth 2010).
     """
     there = np.isfinite(d)
     n = there.sum(0)
     # Missing pairs to the end, as zeros: flipping them changes nothing.
     packed = np.take_along_axis(np.where(there, d, 0.0), np.argsort(~there, axis=0, kind="stable"), axis=0)
     p = np.ones(d.shape[1])
-    exact = (n > 0) & (2.0 ** (n - 1) <= EXACT_FLIPS)
+    exact = (n > 0) & (n <= EXACT_PAIRS)
     if exact.any():
         p[exact] = _share_of_all_patterns(packed[: n[exact].max(), exact])
     drawn = (n > 0) & ~exact

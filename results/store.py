@@ -108,7 +108,7 @@ class Store:
             accepted = one_a_run(self._rows("runs", VERSIONS))
             accepted = accepted.filter(is_finished(accepted))
         else:
-            accepted = of.select(["run_id", "trial"]).drop_null()
+            accepted = of.select(["run_id", "trial"]).drop_null().cast(columns_of("runs", ("run_id", "trial")))
         # A conflict leaves other rows of one trial: one of each key stands for it, so that nothing counts twice.
         if name == "examples":
             return _one_a_trial(self._rows(name, keep=lambda rows: pc.is_in(rows["trial"], accepted["trial"])))

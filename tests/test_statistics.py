@@ -299,7 +299,7 @@ def test_seeds_needed_agree_with_trying_one_after_the_other(planned):
 
 def test_many_comparisons_at_once_are_what_each_is_alone():
     rng = np.random.default_rng(20)
-    n, count = 20, 2 * st.COLUMNS + st.BLOCK[1] + 3  # beyond every block
+    n, count = 26, 2 * st.COLUMNS + st.BLOCK[1] + 3  # beyond every block
     d = rng.normal(rng.normal(0, 0.3, count), rng.uniform(0.05, 1, count), (n, count))
     d[:, ::3] = d[:, ::3].round(1)  # ties
     d[rng.random(d.shape) < 0.02] = np.nan
@@ -437,7 +437,7 @@ def test_p_of_pairs_that_differ_by_chance_is_uniform(threshold):
     assert not within((unpaired <= threshold).mean(), threshold, draws)
 
 
-@pytest.mark.parametrize("n", [18, 40])
+@pytest.mark.parametrize("n", [25, 40])
 def test_drawn_sign_flips_come_close_to_the_exact_share(n):
     d = np.zeros((n, 4))
     d[:12] = np.random.default_rng(10).normal([0, 0.2, 0.5, 1], 1, (12, 4))  # flipping a zero changes nothing

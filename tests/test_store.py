@@ -156,6 +156,8 @@ def test_rows_of_given_runs_are_those_of_their_trials(tmp_path):
     one = accepted.filter(pc.equal(accepted["seed"], 2))
     assert store.read("curves", of=one)["run_id"].to_pylist() == run_ids(2)
     assert store.read("examples", of=one)["trial"].to_pylist() == ["b"]
+    from_pandas = pa.Table.from_pandas(one.to_pandas(), preserve_index=False)  # has strings of another width
+    assert store.read("curves", of=from_pandas) == store.read("curves", of=one)
     other = one.select(["run_id"]).append_column("trial", pa.array(["trial"]))
     assert len(store.read("curves", of=other)) == 0
 

@@ -25,7 +25,7 @@ def t_test_errs(kind: str) -> Callable:
 def flip_level(n: int) -> float:
     """The largest share of sign patterns that is at most ALPHA, or the least one; ALPHA where patterns are drawn."""
     patterns = 2 ** (n - 1)
-    return ALPHA if patterns > st.EXACT_FLIPS else max(1, math.floor(ALPHA * patterns)) / patterns
+    return ALPHA if n > st.EXACT_PAIRS else max(1, math.floor(ALPHA * patterns)) / patterns
 
 
 def sign_flip_errs(kind: str) -> Callable:
