@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from grids import Grid
-from reports import figures
 from reports.outcomes import FIELDS_OF_A_PAIR, Results
 from reports.statistics import failure_rate_bound
 from reports.tables import Column, Value, value
-from reports.words import p_value
+from reports.words import label, minus, p_value
 from results import Store
 
 LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds", "long"), Column("reason", "long"))
@@ -65,7 +64,7 @@ def lost(runs: pd.DataFrame, statuses: Sequence[str], varying: Sequence[str]) ->
         values = dict(zip(by, cell, strict=True))
         reason = ("failed: " if values["status"] == "failed" else "") + values["reason"]
         count = value(f"{len(group):,}", len(group))
-        found.append([figures.label(values, varying), values["order"], count, _seeds(group["seed"]), reason])
+        found.append([label(values, varying), values["order"], count, _seeds(group["seed"]), reason])
     return found
 
 
@@ -78,9 +77,9 @@ def uneven(results: Results, varying: Sequence[str]) -> list[list[Value | str]]:
         a, b = (there[place] for place in places)
         for k in np.flatnonzero((a ^ b).any(0)):
             pairs = (a & b)[:, k].sum()
-            cell = figures.label(dict(results.pairs[columns[k]]), varying)
+            cell = label(dict(results.pairs[columns[k]]), varying)
             only = [_seeds(np.flatnonzero(each[:, k])) for each in (a & ~b, b & ~a)]
-            found.append([cell, figures.minus(contrast), value(str(pairs), pairs), *only])
+            found.append([cell, minus(contrast), value(str(pairs), pairs), *only])
     return found
 
 
@@ -98,7 +97,7 @@ def divergence(frame: pd.DataFrame, varying: Sequence[str]) -> list[list[Value |
         counts = [value(str(row[name]), row[name]) for name in ("diverged_a", "diverged_b", "n")]
         rates = value(" / ".join(f"{bound:.0%}" for bound in bounds), max(bounds))
         p = value(p_value(row["p_diverged_holm"]), row["p_diverged_holm"])
-        found.append([figures.label(row, varying), figures.minus(row["contrast"]), *counts, rates, p])
+        found.append([label(row, varying), minus(row["contrast"]), *counts, rates, p])
     return found
 
 

@@ -22,13 +22,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from reports import effects as fx
 from reports import statistics as st
-from reports.findings import Decision, Judged, counted, reason
+from reports.findings import Decision, Judged, reason
 from reports.ledger import ALONG, BOUNDED, Claim, ClaimsError, read, refuse_repeats
 from reports.outcomes import Results
 from reports.sides import Design, Evidence, evidence
+from reports.words import counted
 
-__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "joint_sign_flip", "judge", "read"]
+__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "judge", "read"]
 
 VERDICTS = {
     "supported": "the data show what is stated, and no cell alone shows the opposite",
@@ -90,30 +92,6 @@ def judge(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(("n", "cells"), int))
 
 
-def joint_sign_flip(d: Array, floor: float = 0.0) -> float:
-    """p that the means of all columns of d (n, L) are 0, by the sum of their t² under sign flips of whole rows.
-
-    Fisher 1935; exact or drawn as in statistics.sign_flip. 1 where a number is missing or n < 2. floor: the least sd.
-    """
-    n = len(d)
-    if n < 2 or not np.isfinite(d).all():
-        return 1.0
-    exact = 2.0 ** (n - 1) <= st.EXACT_FLIPS
-    if exact:
-        flipped = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1  # the last row keeps its sign: symmetry
-    else:
-        flipped = np.random.default_rng(st.FLIP_SEED).integers(0, 2, (st.EXACT_FLIPS, n))
-
-    def statistic(signs: Array) -> Array:
-        mean = signs @ d / n  # (flips, L)
-        variance = ((d**2).sum(0) - n * mean**2) / (n - 1)
-        return (n * mean**2 / np.maximum(variance, max(floor, np.finfo(float).tiny ** 0.5) ** 2)).sum(1)
-
-    enough = statistic(np.ones((1, n))) * (1 - 1e-9)  # sums of the same numbers in another order are equal
-    extreme = (statistic(1.0 - 2.0 * flipped) >= enough).sum()
-    return float(extreme / len(flipped) if exact else (extreme + 1) / (len(flipped) + 1))
-
-
 # The tests of one claim
 
 
@@ -127,7 +105,7 @@ def _test(claim: Claim, data: Evidence, alpha: float) -> Judged:
     if not cells:
         n, doubt = 0, f"no cell has {st.FEWEST_PAIRS} pairs yet; the most is {pairs.min(1).max()}"
     elif n < st.FEWEST_PAIRS:
-        doubt = f"only {counted(n, 'seed is', 'seeds are')} complete over {counted(cells, 'cell', 'cells')}"
+        doubt = f"only {counted(n, 'seed is', 'seeds are')} complete over {counted(cells, 'cell')}"
     if doubt:
         numbers |= {"p_difference": 1.0, "p_within": 1.0 if np.isfinite(numbers["p_within"]) else np.nan}
     singly = {}
@@ -194,7 +172,8 @@ def _levels_that_vary(claim: Claim, data: Evidence) -> dict[str, object]:
         numbers |= {"estimate": between.mean[0], "low": ends[0][0], "high": ends[1][0]}
         return numbers | {"p_difference": st.t_test(between)[0]}
     complete = means[np.isfinite(means).all(1)]
-    return numbers | {"p_difference": joint_sign_flip(complete - complete.mean(1, keepdims=True), floor.max())}
+    deviations = complete - complete.mean(1, keepdims=True)
+    return numbers | {"p_difference": fx.joint_sign_flip(deviations, [0], floor.max())[0]}
 
 
 def _bounds(claim: Claim) -> tuple[float, float]:

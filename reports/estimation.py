@@ -9,9 +9,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.figures import MARKS, MOST_PANELS, STYLE, VERDICT_COLOURS, arm_colours, label, minus, panels
+from reports.figures import MARKS, MOST_PANELS, STYLE, VERDICT_COLOURS, arm_colours, panels
 from reports.outcomes import Paired
-from reports.words import interval
+from reports.words import difference, label, minus
 
 MOST_SEEDS = 100  # lines of a panel; more are one grey area
 
@@ -38,7 +38,7 @@ def estimation(
             _seeds(ax, pair, k, colours[first], colours[second])
             _difference(ax, row, of.factor)
             ax.set_title(f"{MARKS[row['verdict']]} {label(row, fields)}", loc="left", pad=13)
-            ax.text(0, 1.04, f"{interval(row)}, n = {row['n']}", transform=ax.transAxes, fontsize=7)
+            ax.text(0, 1.04, f"{difference(row)}, n = {row['n']}", transform=ax.transAxes, fontsize=7)
             ax.set_xlim(-0.3, 2.5)
             ax.set_xticks([0, 1, 2], [second, first, "difference"])
             ax.grid(axis="x", visible=False)

@@ -11,9 +11,10 @@ import pyarrow.csv
 from grids import Grid
 from reports import figures
 from reports.comparisons import compare
+from reports.measures import measure
 from reports.outcomes import ReportError, gather
 from reports.tables import by_family, title
-from reports.words import interval, number, p_value, seeds
+from reports.words import amount, difference, label, p_value, seeds
 from results import Store
 
 FILES = {
@@ -101,8 +102,8 @@ def _families(
     """Of each family its caption and rows, escaped."""
     varying = figures.varying(frame)
     for (metric, contrast), role, family in by_family(frame, grid):
-        margin = grid.analysis.margin.get(metric)
-        within = "no margin" if margin is None else f"margin {number(margin, metric)}"
+        of, margin = measure(metric), grid.analysis.margin.get(metric)
+        within = "no margin" if margin is None else f"margin {amount(margin, of)} {of.unit}"
         caption = (
             f"{title(metric, contrast)}, {role} family: {len(family):,} comparisons, {seeds(family)} pairs each, {within}, "
             f"α = {grid.analysis.alpha:g}. Differences are first arm minus second with 95 % t intervals; p values are "
@@ -114,7 +115,7 @@ def _families(
 def _row(row: Mapping[str, object], varying: Sequence[str]) -> list[str]:
     """A comparison in the columns HEADS."""
     tests = [p_value(row[name]) for name in ("p_holm", "p_equivalence_holm")]
-    return [figures.label(row, varying), str(row["n"]), interval(row), *tests, row["verdict"], row["notes"]]
+    return [label(row, varying), str(row["n"]), difference(row), *tests, row["verdict"], row["notes"]]
 
 
 def _line(text: str) -> str:

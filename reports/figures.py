@@ -15,6 +15,7 @@ from scipy import stats
 
 from reports.measures import measure
 from reports.outcomes import FIELDS_OF_A_PAIR
+from reports.words import label, minus
 
 mpl.use("Agg")
 STYLE = {
@@ -34,11 +35,6 @@ _ARM_LINES = ("solid", "dashed", "dashdot", "dotted")
 MOST_ROWS, MOST_PANELS, MOST_COLUMNS = 60, 24, 6
 MOST_ACROSS = 12  # columns of a heatmap
 MOST_FAMILIES = 12  # with a heatmap and a forest each
-
-
-def label(values: dict[str, object] | pd.Series, fields: Sequence[str]) -> str:
-    """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
-    return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
@@ -76,11 +72,6 @@ def arm_colours(arms: Sequence[str]) -> dict[str, object]:
 def arm_lines(arms: Sequence[str]) -> dict[str, str]:
     """A style of line for each arm, so that colour is not all that tells them apart."""
     return {arm: _ARM_LINES[i % len(_ARM_LINES)] for i, arm in enumerate(arms)}
-
-
-def minus(contrast: str) -> str:
-    """A contrast with the sign that it means: 'after − before'."""
-    return contrast.replace(" - ", " − ")
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

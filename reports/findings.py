@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.figures import label
 from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric, shown
 from reports.measures import Measure, measure
 from reports.sides import Evidence
+from reports.words import amount, counted, interval, label, p_in_words
 
 MOST_NAMED = 4  # cells in a sentence
 Array = np.ndarray
@@ -49,23 +49,13 @@ def reason(claim: Claim, data: Evidence, numbers: Judged, decision: Decision, ar
     covered = _coverage(claim, data, numbers)
     if numbers.doubt:
         return " ".join([f"{subject}: {numbers.doubt}.", *covered])
-    found = ", ".join(f"{_named(claim.over, value)} {_interval(of, *ends)}" for value, *ends in numbers.parts)
-    found = found or _interval(of, numbers.estimate, numbers.low, numbers.high)
+    found = ", ".join(f"{_named(claim.over, value)} {interval(of, *ends)}" for value, *ends in numbers.parts)
+    found = found or interval(of, numbers.estimate, numbers.low, numbers.high)
     family = "" if decision.family == 1 else f" after Holm over {decision.family} claims"
-    size = f"n = {numbers.n}, {counted(numbers.cells, 'cell', 'cells')}"
+    size = f"n = {numbers.n}, {counted(numbers.cells, 'cell')}"
     alone = _alone(claim, of, data, numbers, decision)
-    text = (
-        f"{subject}: {found}; {_finding(claim, of, numbers, decision)} ({p_value(decision.p)}{family}; {size}){alone}."
-    )
+    text = f"{subject}: {found}; {_finding(claim, of, numbers, decision)} ({p_in_words(decision.p)}{family}; {size}){alone}."
     return " ".join([text, *covered])
-
-
-def counted(n: int, one: str, more: str) -> str:
-    return f"{n:,} {one if n == 1 else more}"
-
-
-def p_value(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def _subject(claim: Claim, arms: Mapping[str, str]) -> str:
@@ -108,7 +98,7 @@ def _finding(claim: Claim, of: Measure, numbers: Judged, decision: Decision) -> 
 
 def _bounds(claim: Claim, of: Measure) -> tuple[str, str]:
     """Words for lying within the margin and beyond it."""
-    margin = f"{_number(of, claim.margin or 0)} {of.unit}"
+    margin = f"{amount(claim.margin or 0, of)} {of.unit}"
     if claim.expected == "not_greater":
         return f"below +{margin}", f"above +{margin}"
     return f"within ±{margin}", f"beyond ±{margin}"
@@ -159,25 +149,16 @@ def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:
             said.append(f"Covers {len(there)} of {len(allowed.values)} values of {name} ({values}).")
     left_out = int((~numbers.used).sum()) * len(data.levels)
     if left_out and numbers.used.any():
-        said.append(f"{counted(left_out, 'cell', 'cells')} left out for too few pairs.")
+        said.append(f"{counted(left_out, 'cell')} left out for too few pairs.")
     if data.apart:
-        said.append(f"{counted(data.apart, 'cell', 'cells')} left out, since not every {claim.over} has their like.")
+        said.append(f"{counted(data.apart, 'cell')} left out, since not every {claim.over} has their like.")
     if numbers.used.any() and numbers.n < len(data.d):
         said.append(f"{numbers.n} of {len(data.d)} seeds are complete.")
     if diverged := int(data.diverged[numbers.used].sum()):
         fate = "left out" if claim.expected == "less_spread" else "counted at the worst outcome"
-        said.append(f"{counted(diverged, 'pair', 'pairs')} with a diverged run {fate}.")
+        said.append(f"{counted(diverged, 'pair')} with a diverged run {fate}.")
     return said
 
 
 def _named(field: str, value: object) -> str:
     return f"{field} {value:g}" if numeric(field) else str(value)
-
-
-def _interval(of: Measure, middle: float, low: float, high: float) -> str:
-    """'+1.20 pp [0.80, 1.60]'"""
-    return f"{'+' if middle > 0 else ''}{_number(of, middle)} {of.unit} [{_number(of, low)}, {_number(of, high)}]"
-
-
-def _number(of: Measure, value: float) -> str:
-    return f"{round(value * of.factor, of.decimals) + 0.0:,.{of.decimals}f}".replace("-", "−")

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from grids import Grid
 from reports import audit, claims, export, figures, sections, tables
+from reports.answer import answer, scope
 from reports.comparisons import compare
+from reports.curves import Curves
 from reports.estimation import estimation
 from reports.measures import measure
 from reports.outcomes import Paired, Results, gather
@@ -24,7 +25,7 @@ from reports.rates import Selected, select
 from reports.spread import SPREAD, spread, spread_answer
 from reports.where import export as export_effects
 from reports.where import where
-from reports.words import VERDICTS, answer, scope, seeds
+from reports.words import VERDICTS, minus, seeds
 from results import Store
 from results.store import FINISHED
 
@@ -135,7 +136,7 @@ def _contents(
         "left_out": figures.left_out(frame, varying, primary),
         **_families(frame, grid, varying, album),
         "seeds": _seeds(results, frame, runs, varying, album),
-        "training": _training(results, runs, store, varying, album),
+        "training": _training(results, runs, growth["curves"], varying, album),
         "spread_columns": SPREAD,
         "spread": spread(results, varying, tables.MOST_ROWS),
         "spread_count": (frame["metric"] == primary.metric).sum(),
@@ -163,7 +164,7 @@ def _families(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], album: Al
     for metric, contrast in shown:
         family = frame[(frame["metric"] == metric) & (frame["contrast"] == contrast)]
         title, name = (
-            f"{measure(metric).title}, {figures.minus(contrast)}",
+            f"{measure(metric).title}, {minus(contrast)}",
             f"{analysis.contrasts.index(contrast)}-{metric}",
         )
         figure = figures.forest(frame, metric, contrast, varying, analysis.margin.get(metric))
@@ -186,7 +187,7 @@ def _seeds(
     n = runs[runs["status"] == "done"].groupby("cell_id").size()
     found = []
     if paired is not None:
-        title = f"{of.title}, {figures.minus(primary.contrast)}: pairs of equal seed"
+        title = f"{of.title}, {minus(primary.contrast)}: pairs of equal seed"
         found.append(album.add(paired, f"seeds-{primary.metric}", title, f"{seeds(family)} pairs", wide=True))
     if single is not None:
         about = f"n = {n.min()} to {n.max()} finished runs a cell and arm"
@@ -194,19 +195,19 @@ def _seeds(
     return found
 
 
-def _training(results: Results, runs: pd.DataFrame, store: Store, varying: Sequence[str], album: Album) -> list[dict]:
+def _training(results: Results, runs: pd.DataFrame, read: Curves, varying: Sequence[str], album: Album) -> list[dict]:
     """Learning curves, as far as the store has them."""
     fields, arms = list(varying) or ["architecture"], list(results.grid.analysis.arms)
-    made = runs.loc[runs["status"].isin(FINISHED), [*fields, "arm", "run_id", "trial"]]
-    shown = made[fields].drop_duplicates().head(figures.MOST_PANELS)
-    made = made.merge(shown, on=fields)  # only what the figures show is read
-    curves = store.read("curves", of=pa.Table.from_pandas(made, preserve_index=False))
-    curves = curves.filter(pc.equal(curves["split"], "val")).select(["run_id", "trial", "epoch", "accuracy", "loss"])
-    curves = curves.to_pandas().merge(made, on=["run_id", "trial"])
-    cells = list(shown[list(varying)].itertuples(index=False, name=None))
+    rows = np.flatnonzero(runs["status"].isin(FINISHED))
+    rows = rows[runs.iloc[rows].groupby(fields, sort=False).ngroup() < figures.MOST_PANELS]
+    made, epochs = runs.iloc[rows][[*fields, "arm"]], np.arange(read.loss.shape[1])
+    cells = list(made[list(varying)].drop_duplicates().itertuples(index=False, name=None))
+    long = made.iloc[np.repeat(np.arange(len(rows)), len(epochs))].assign(
+        epoch=np.tile(epochs, len(rows)), accuracy=read.accuracy[rows].ravel(), loss=read.loss[rows].ravel()
+    )
     found = []
     for value in ("accuracy", "loss"):
-        figure = figures.curves(curves, value, varying, cells, arms)
+        figure = figures.curves(long, value, varying, cells, arms)
         if figure is not None:
             about = f"up to {results.grid.seeds.count} seeds an arm"
             title = f"validation {value} while training"

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from grids import Grid
-from reports.figures import MOST_PANELS, STYLE, arm_colours, label
+from reports.figures import MOST_PANELS, STYLE, arm_colours
 from reports.measures import measure
 from reports.rates import DRAWS, SURE, Selected, validation
+from reports.words import label
 
 NAMES = {"lr": "learning rate"}
 WIDE = 4  # panels beside one another

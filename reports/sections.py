@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from reports import claims as ledger
-from reports import curves, figures, rate_curves
+from reports import curve_words, curves, rate_curves
 from reports.measures import measure
 from reports.outcomes import Results
 from reports.rates import Selected
 from reports.tables import MOST_ROWS, Column, Value, value
-from reports.where import Where, effects_figure, sentences
-from reports.words import p_value, plain, seeds
+from reports.where import Where
+from reports.where_words import effects_figure, sentences
+from reports.words import amount, difference, interval, label, minus, p_value, seeds
 from results import Store
 
 Add = Callable[..., dict[str, object]]  # Album.add
@@ -63,12 +64,12 @@ def depends(where: Where, add: Add) -> dict[str, object]:
         [
             f"{row['field']} {row['level']}".strip() if row["field"] not in row["level"] else row["level"],
             row["with_level"],
-            value(_interval(row["estimate"], row["low"], row["high"], of.name), row["estimate"]),
+            value(interval(of, row["estimate"], row["low"], row["high"]), row["estimate"]),
             *(value(p_value(row[name]), row[name]) for name in ("p", "p_holm")),
         ]
         for row in where.effects.to_dict("records")
     ]
-    title = f"{of.title}, {figures.minus(where.contrast)}: effects of the levels"
+    title = f"{of.title}, {minus(where.contrast)}: effects of the levels"
     return {
         "sentences": sentences(where),
         "figures": [add(figure, "effects", title, f"n = {where.seeds[0]}")] if figure else [],
@@ -77,7 +78,7 @@ def depends(where: Where, add: Add) -> dict[str, object]:
 
 
 def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequence[str], add: Add) -> dict[str, object]:
-    """Over epochs, and running averages against re-estimated statistics. Results with curve measures come back too."""
+    """Over epochs, and running averages against re-estimated statistics. Results with curve measures, and the curves."""
     grid = results.grid
     read = curves.read(results, store)
     results, limits = curves.with_curves(results, store, read)
@@ -86,12 +87,13 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
     effect = curves.statistics_effect(results, grid.analysis.alpha)
     shown = []
     for name, over in by_metric.items():
-        if figure := curves.band_figure(over, varying):
-            title = f"{measure(name).title.replace('val ', 'validation ')}, {figures.minus(contrast)}, over epochs"
+        if figure := curve_words.band_figure(over, varying):
+            title = f"{measure(name).title.replace('val ', 'validation ')}, {minus(contrast)}, over epochs"
             shown.append(add(figure, f"epochs-{name}", title, seeds(over)))
     return {
         "results": results,
-        "sentences": curves.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),
+        "curves": read,
+        "sentences": curve_words.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),
         "figures": shown,
         "statistics": [_statistics(row, varying) for row in effect.head(MOST_ROWS).to_dict("records")],
         "statistics_count": len(effect),
@@ -100,13 +102,13 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
 
 def _statistics(row: dict[str, object], varying: Sequence[str]) -> list[Value | str]:
     of = measure(row["metric"])
-    means = [value(f"{plain(row[name] * of.factor, of.decimals)}", row[name]) for name in ("running", "reestimated")]
+    means = [value(amount(row[name], of), row[name]) for name in ("running", "reestimated")]
     n = f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else "")
     return [
-        figures.label(row, varying),
-        figures.minus(row["of"]),
+        label(row, varying),
+        minus(row["of"]),
         of.title,
-        value(_interval(row["difference"], row["low"], row["high"], of.name), row["difference"]),
+        value(difference(row), row["difference"]),
         *means,
         value(n, row["n"]),
         value(p_value(row["p_holm"]), row["p_holm"]),
@@ -122,10 +124,10 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
     tried = selected.tried[selected.tried["arm"].notna()]
     rows = [
         [
-            figures.label(row, varying),
+            label(row, varying),
             row["arm"],
             ", ".join(f"{rate_curves.name(field)} {row[field]}" for field in searched),
-            value(_interval(row["mean"], row["low"], row["high"], row["metric"], signed=False), row["mean"]),
+            value(_level(row), row["mean"]),
             value(f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else ""), row["n"]),
             value(f"{row['frequency']:.0%}" + (", chosen" if row["selected"] else ""), row["frequency"]),
         ]
@@ -158,9 +160,8 @@ def claims(judged: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _interval(estimate: float, low: float, high: float, metric: str, signed: bool = True) -> str:
-    """'+1.20 pp [0.80, 1.60]', or '71.20 % [70.10, 72.30]' of a value that is no difference."""
-    of = measure(metric)
-    middle, low, high = (plain(each * of.factor, of.decimals) for each in (estimate, low, high))
-    unit = of.unit if signed or of.unit != "pp" else "%"
-    return f"{'+' if signed and estimate > 0 else ''}{middle} {unit} [{low}, {high}]"
+def _level(row: dict[str, object]) -> str:
+    """A mean that is no difference: '71.20 % [70.10, 72.30]'."""
+    of = measure(row["metric"])
+    middle, low, high = (amount(row[name], of) for name in ("mean", "low", "high"))
+    return f"{middle} {'%' if of.unit == 'pp' else of.unit} [{low}, {high}]"

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from reports import figures
 from reports import statistics as st
 from reports.measures import measure
 from reports.outcomes import Paired, Results
 from reports.tables import Column, Value, value
-from reports.words import p_value, plain
+from reports.words import label, minus, p_value, plain
 
 SPREAD = (
     Column("cell"),
@@ -65,7 +64,7 @@ def spread(results: Results, varying: Sequence[str], most: int) -> list[list[Val
         for k in range(min(len(columns), most - len(rows))):
             words = f"{_ratio(ratio[k])} [{_ratio(low[k])}, {_ratio(high[k])}]" if varies[k] else "–"
             rows.append([
-                figures.label(dict(results.pairs[columns[k]]), varying), figures.minus(contrast), value(words, ratio[k]),
+                label(dict(results.pairs[columns[k]]), varying), minus(contrast), value(words, ratio[k]),
                 *(value(f"{plain(sd[k], of.decimals)} {of.unit}", sd[k]) for sd in sds), value(str(n[k]), n[k]),
                 value(p_value(p[k]), p[k]), value(p_value(p_holm[k]), p_holm[k]),
             ])  # fmt: skip

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 
 from grids import Grid
-from reports import figures
 from reports.measures import measure
 from reports.statistics import failure_rate_bound
-from reports.words import VERDICTS, interval, p_value, plain, seeds
+from reports.words import VERDICTS, difference, label, minus, p_value, plain, seeds
 
 MOST_ROWS = 300  # of one table on the page; the files have all
 MOST_IN_A_FAMILY, MOST_IN_ALL, MOST_SECONDARY, LEAST_IN_A_FAMILY = (
@@ -87,7 +86,7 @@ def by_family(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str], st
 
 
 def title(metric: str, contrast: str) -> str:
-    return f"{figures.minus(contrast)}: {measure(metric).title}"
+    return f"{minus(contrast)}: {measure(metric).title}"
 
 
 def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value | str]:
@@ -102,9 +101,9 @@ def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value 
         plain(row[name]) for name in ("probability_of_improvement", "improvement_low", "improvement_high")
     )
     return [
-        figures.label(row, varying),
+        label(row, varying),
         verdict(row["verdict"], "; ".join(filter(None, notes))),
-        value(interval(row), row["difference"]),
+        value(difference(row), row["difference"]),
         value(f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""), row["n"]),
         value(f"{means} {'%' if of.unit == 'pp' else of.unit}", row["mean_a"]),
         value(plain(row["effect_size"]), row["effect_size"]),

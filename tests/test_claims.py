@@ -14,7 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 import harness
 from grids import Grid
-from reports.claims import COLUMNS, VERDICTS, ClaimsError, joint_sign_flip, judge, read
+from reports.claims import COLUMNS, VERDICTS, ClaimsError, judge, read
 from reports.ledger import NORMS, Allowed, Claim
 from reports.measures import measure
 from reports.outcomes import gather
@@ -293,37 +293,6 @@ def brute_force(d, floor):
 
     flips = [statistic(d * np.array(signs)[:, None]) for signs in itertools.product((1, -1), repeat=len(d))]
     return np.mean(np.array(flips) >= statistic(d) * (1 - 1e-9))
-
-
-@pytest.mark.parametrize("floor", [0.0, 0.8])
-@pytest.mark.parametrize("seed", range(4))
-def test_joint_sign_flips_are_all_of_them(seed, floor):
-    d = np.random.default_rng(seed).normal(0.4, 1, (7, 3))
-    assert joint_sign_flip(d, floor) == pytest.approx(brute_force(d, floor))
-
-
-def test_joint_sign_flips_of_many_seeds_are_drawn():
-    d = np.random.default_rng(0).normal(0.1, 1, (19, 3))
-    signs = 1.0 - 2.0 * (np.arange(2**18)[:, None] >> np.arange(19) & 1)
-    mean = signs @ d / 19
-    statistic = (mean**2 / ((d**2).sum(0) - 19 * mean**2)).sum(1)
-    exact = (statistic >= statistic[0] * (1 - 1e-9)).mean()
-    assert 0.05 < exact < 0.95
-    assert joint_sign_flip(d) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 100_000))
-    assert joint_sign_flip(d + 5) == pytest.approx(1 / 100_001)
-
-
-@pytest.mark.parametrize("d", [np.full((6, 2), np.nan), np.zeros((0, 3)), np.ones((1, 2))])
-def test_joint_sign_flips_of_what_cannot_be_tested_show_nothing(d):
-    assert joint_sign_flip(d) == 1
-
-
-def test_joint_sign_flips_reject_as_often_as_they_say_where_nothing_differs():
-    rng, trials = np.random.default_rng(1), 600
-    common = rng.normal(0, 1, (trials, 8, 1))
-    p = np.array([joint_sign_flip(d) for d in common + rng.normal(0, 1, (trials, 8, 3))])
-    for level in (1 / 16, 1 / 4):  # which 8 seeds can reach exactly
-        assert (p <= level).mean() == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / trials))
 
 
 # Many claims

@@ -12,7 +12,7 @@ from scipy import stats
 from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, exactly, fill, read_grid, run
 
 from grids import Run
-from reports import curves, figures
+from reports import curve_words, curves, figures
 from reports import statistics as st
 from reports.comparisons import compare
 from reports.outcomes import gather
@@ -243,7 +243,7 @@ def test_a_store_without_curves_has_no_measure_of_them(tmp_path):
     assert limits == {"digits": pytest.approx(THRESHOLD)}
     assert found.runs[["first_epoch_val_accuracy", "mean_val_accuracy", "epochs_to_threshold"]].isna().all(axis=None)
     over = curves.over_epochs(found, curves.read(found, store), "val_accuracy", "after - before")
-    assert curves.band_figure(over, []) is None
+    assert curve_words.band_figure(over, []) is None
     assert over["n"].tolist() == [0] * LAST
 
 
@@ -494,7 +494,7 @@ def test_the_figure_shows_the_planted_difference_in_points_and_dots_where_zero_i
 
     results, store = results_of(tmp_path, grid, steady(grid, change))
     over = curves.over_epochs(results, curves.read(results, store), "val_accuracy", "after - before")
-    figure = curves.band_figure(over, ["depth"])
+    figure = curve_words.band_figure(over, ["depth"])
     first, second = [ax for ax in figure.axes if ax.get_visible()]
     assert (first.get_title(), second.get_title()) == ("depth 2", "depth 4")
     zero, line, dots = first.lines
@@ -517,7 +517,7 @@ def test_losses_are_shown_in_nats_with_a_scale_for_each_cell(tmp_path):
         return {"losses": np.full(21, 1 + shift)}
 
     results, store = results_of(tmp_path, grid, steady(grid, change))
-    figure = curves.band_figure(
+    figure = curve_words.band_figure(
         curves.over_epochs(results, curves.read(results, store), "val_loss", "after - before"), ["depth"]
     )
     low, high = (ax.get_ylim()[1] for ax in figure.axes)
@@ -529,7 +529,7 @@ def test_a_figure_of_many_cells_shows_the_first_ones(tmp_path):
     grid = read_grid(tmp_path, depths=tuple(range(1, figures.MOST_PANELS + 2)), seeds=2)
     results, store = results_of(tmp_path, grid, steady(grid), trial=lambda row: "all")
     over = curves.over_epochs(results, curves.read(results, store), "val_accuracy", "after - before")
-    titles = [ax.get_title() for ax in curves.band_figure(over, ["depth"]).axes]
+    titles = [ax.get_title() for ax in curve_words.band_figure(over, ["depth"]).axes]
     assert [title for title in titles if title] == [f"depth {i + 1}" for i in range(figures.MOST_PANELS)]
 
 
@@ -729,7 +729,7 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
     results, limits = curves.with_curves(results, store)
     over = curves.over_epochs(results, found, "val_accuracy", "after - before")
     frame = compare(results, ["test_accuracy", "test_loss", "test_calibration_error"])
-    words = curves.sentences(results, limits, over, curves.statistics_effect(results, 0.05), frame, ["activation"])
+    words = curve_words.sentences(results, limits, over, curves.statistics_effect(results, 0.05), frame, ["activation"])
     assert words[0] == (
         "On digits, time to threshold is the first epoch with a validation accuracy of at least 50.0 %, halfway from "
         "guessing (10.0 %) to the best cell's mean after its last epoch (90.0 %). Of 39 finished runs, 0 % are there after "
@@ -744,7 +744,7 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
         "Test accuracy with running averages is another than with statistics re-estimated over the training part in "
     )
     assert "Diverged runs have no such statistics and are missing here: 1." in words[2]
-    share = r"relu, after − before \+3\.00 pp \[\+2\.93, \+3\.07\] of \+5\.00 pp \(\+2\.00 pp re-estimated\)"
+    share = r"relu, after − before \+3\.00 pp \[2\.93, 3\.07\] of \+5\.00 pp \(\+2\.00 pp re-estimated\)"
     assert any(re.search(share, text) for text in words)
     assert words[-1] == (
         "Test accuracy and test loss differ in favour of different arms in 1 of 2 comparisons: relu, after − before: "
@@ -765,7 +765,7 @@ def test_cells_whose_difference_vanishes_and_whose_sign_turns_are_named_apart(tm
     results, store = results_of(tmp_path, grid, steady(grid, change))
     over = curves.over_epochs(results, curves.read(results, store), "val_accuracy", "after - before")
     empty = curves.statistics_effect(results._replace(place={}), 0.05)
-    (text,) = curves.sentences(results, {}, over, empty, compare(results, ["test_accuracy"]), ["depth"])
+    (text,) = curve_words.sentences(results, {}, over, empty, compare(results, ["test_accuracy"]), ["depth"])
     assert text == (
         "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
         "3 of 3 cells, and in the last epoch of 2. The difference is gone by the last epoch in: depth 2. Its sign turns in: "
@@ -781,4 +781,4 @@ def test_without_curves_and_statistics_nothing_is_said_of_them(tmp_path):
     over = curves.over_epochs(results, found, "val_accuracy", "after - before")
     effect = curves.statistics_effect(results._replace(place={}), 0.05)
     frame = compare(results, ["test_accuracy"])
-    assert curves.sentences(results, limits, over, effect, frame, []) == []
+    assert curve_words.sentences(results, limits, over, effect, frame, []) == []

@@ -12,13 +12,13 @@ from simulated import AFTER, exactly, fill, read_grid, run
 import harness
 from grids import Grid
 from reports import effects as fx
-from reports import figures
+from reports import figures, where_words
 from reports import statistics as st
-from reports import where as module
 from reports.comparisons import compare
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
-from reports.where import EXPORT, effects_figure, export, sentences, where
+from reports.where import EXPORT, export, where
+from reports.where_words import effects_figure, sentences
 from results import METRICS, Store
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -382,8 +382,8 @@ def test_the_figure_has_a_panel_an_axis_and_a_row_a_level(tmp_path):
 
 
 def test_the_figure_says_what_it_leaves_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_LEVELS", 2)
-    monkeypatch.setattr(module, "MOST_PANELS", 1)
+    monkeypatch.setattr(where_words, "MOST_LEVELS", 2)
+    monkeypatch.setattr(where_words, "MOST_PANELS", 1)
     (ax,) = effects_figure(planted_study(tmp_path, additive)).axes
     assert ax.get_title(loc="left") == "activation: the 2 largest of 3 effects"
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["tanh", "relu"]
