@@ -748,7 +748,7 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
     assert any(re.search(share, text) for text in words)
     assert words[-1] == (
         "Test accuracy and test loss differ in favour of different arms in 1 of 2 comparisons: relu, after − before: "
-        "accuracy +5.00 pp [+4.93, +5.07], loss +0.200 nats [+0.199, +0.201], calibration error +3.00 pp [+2.93, +3.07], "
+        "accuracy +5.00 pp [4.93, 5.07], loss +0.200 nats [0.199, 0.201], calibration error +3.00 pp [2.93, 3.07], "
         "so that accuracy favours after and loss before."
     )
 
