@@ -9,7 +9,7 @@ import pandas as pd
 from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric, shown
 from reports.measures import Measure, measure
 from reports.sides import Evidence
-from reports.words import amount, counted, interval, label, p_in_words
+from reports.words import amount, counted, enumerated, interval, label, p_in_words
 
 MOST_NAMED = 4  # cells in a sentence
 Array = np.ndarray
@@ -132,7 +132,7 @@ def _cells(rows: pd.DataFrame, fields: list[str]) -> str:
     names = [f"({name})" for name in names] if len(fields) > 1 else names
     if len(rows) > MOST_NAMED:
         names.append(f"{len(rows) - MOST_NAMED} more")
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return enumerated(names)
 
 
 def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:

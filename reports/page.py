@@ -115,7 +115,9 @@ def _contents(
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
     judged = claims.judge(ledger, growth["results"])
-    beside = {"secondary": secondary, "effects": export_effects(depends), "claims": judged}
+    beside = {
+        "secondary": secondary, "effects": export_effects(depends), "statistics": growth["statistics"], "claims": judged,
+    }  # fmt: skip
     if len(selected.tried):
         beside["tried"] = selected.tried
     return {

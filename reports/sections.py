@@ -3,6 +3,7 @@
 Each function gives a section of page.html: sentences, figures that are in the album, and tables as columns and rows.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -95,8 +96,8 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
         "curves": read,
         "sentences": curve_words.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),
         "figures": shown,
-        "statistics": [_statistics(row, varying) for row in effect.head(MOST_ROWS).to_dict("records")],
-        "statistics_count": len(effect),
+        "statistics": effect,
+        "rows": [_statistics(row, varying) for row in effect.head(MOST_ROWS).to_dict("records")],
     }
 
 
@@ -144,19 +145,20 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
 
 
 def claims(judged: pd.DataFrame) -> dict[str, object]:
-    """The ledger of published claims, those that this grid reaches first."""
+    """The ledger of published claims; apart from the others those that this grid does not reach."""
     verdicts = list(ledger.VERDICTS)
-    judged = judged.sort_values("verdict", key=lambda column: column.map(verdicts.index), kind="stable")
     counts = judged["verdict"].value_counts()
-    rows = [
-        [row["statement"], value(row["verdict"], verdicts.index(row["verdict"])), row["reason"], row["source"]]
-        for row in judged.to_dict("records")
-    ]
+    rows = {verdict: [] for verdict in verdicts}
+    for row in judged.to_dict("records"):
+        verdict = value(row["verdict"], verdicts.index(row["verdict"]))
+        rows[row["verdict"]].append([row["statement"], verdict, row["reason"], row["source"]])
+    lacking = rows.pop("not covered")
     return {
         "counts": ", ".join(f"{counts[each]} {each}" for each in verdicts if each in counts),
         "verdicts": ledger.VERDICTS,
         "method": ledger.METHOD,
-        "rows": rows,
+        "rows": list(itertools.chain(*rows.values())),
+        "not_covered": lacking,
     }
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from reports.figures import STYLE
 from reports.where import KINDS, Where
-from reports.words import amount, counted, interval, listed, minus, p_in_words
+from reports.words import amount, counted, enumerated, interval, listed, minus, p_in_words
 
 MOST_NAMED = 5  # in one sentence
 MOST_LEVELS, MOST_PANELS = 20, 8  # of the figure
@@ -58,10 +58,10 @@ def _flips_in_words(where: Where) -> Iterator[str]:
     better = (first, second) if where.measure.larger_is_better else (second, first)
     for flip in where.flips:
         sides = [
-            f"with {' and '.join(levels)} {arm} is better ({counted(number, 'cell')})"
+            f"with {enumerated(levels)} {arm} is better ({counted(number, 'cell')})"
             for arm, levels, number in zip(better, (flip.positive, flip.negative), flip.cells, strict=True)
         ]
-        mixed = f", with {' and '.join(flip.mixed)} both occur" if flip.mixed else ""
+        mixed = f", with {enumerated(flip.mixed)} both occur" if flip.mixed else ""
         alone = (
             f"{counted(flip.alike, 'pair')} of these cells {'is' if flip.alike == 1 else 'are'} alike in all but "
             f"{flip.field}"
@@ -82,7 +82,7 @@ def _spread_in_words(where: Where) -> Iterator[str]:
         f"I² = {share * 100:.0f} %, which grows with the seeds)."
     )
     if where.predicted is None:
-        axes = " and ".join(flip.field for flip in where.flips)
+        axes = enumerated([flip.field for flip in where.flips])
         yield f"For a new cell nothing is predicted, since the sign depends on {axes}."
     else:
         low, high = (amount(end, where.measure) for end in where.predicted)
@@ -138,7 +138,7 @@ def _averaged(where: Where) -> Iterator[str]:
     flips = [flip.field for flip in where.flips]
     if flips and len(where.fields) > 1:
         yield (
-            f"Effects of the other axes are means over levels of {' and '.join(flips)} that have opposite signs: "
+            f"Effects of the other axes are means over levels of {enumerated(flips)} that have opposite signs: "
             "they say nothing without the interactions."
         )
 

@@ -66,6 +66,11 @@ def counted(n: int, one: str, more: str = "") -> str:
     return f"{n:,} {one if n == 1 else more or one + 's'}"
 
 
+def enumerated(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'"""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def listed(parts: Sequence[str], count: int) -> str:
     """'a; b; and 3 more': the first few of so many."""
     return "; ".join(parts) + (f"; and {count - len(parts)} more" if count > len(parts) else "")

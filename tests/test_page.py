@@ -11,10 +11,12 @@ from simulated import AFTER, PROVENANCE, exactly, fill, planted, read_grid, run
 
 import harness
 from grids import Grid
-from reports import audit, figures, page
+from reports import audit, claims, curves, figures, page
 from reports.comparisons import compare
+from reports.measures import measure
 from reports.outcomes import gather
 from reports.spread import spread, spread_answer
+from reports.where import export, where
 from reports.words import plain
 from results import METRICS, Store
 
@@ -210,6 +212,23 @@ def test_figures_that_do_not_fit_into_the_page_are_files(tmp_path, monkeypatch):
     assert 0 < text.count("<svg") < text.count("<figure")
     for name in re.findall(r'href="(figures/[^"]+)"', text):
         assert (tmp_path / "report" / name).exists()
+
+
+def test_what_the_page_shows_of_more_than_the_comparisons_lies_beside_it_in_full(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01)})
+    page.build(grid, store, tmp_path / "report")
+    results = gather(grid, store)
+    frame = compare(results)
+    ledger = claims.read()
+    tables = {
+        "statistics": curves.statistics_effect(results, grid.analysis.alpha),
+        "effects": export(where(results, measure("test_accuracy"), "after - before", frame)),
+        "claims": claims.judge(ledger, curves.with_curves(results, store)[0]),
+    }
+    for name, table in tables.items():
+        written = pd.read_csv(tmp_path / "report" / f"{name}.csv")
+        table = table.replace("", np.nan).reset_index(drop=True)
+        pd.testing.assert_frame_equal(written, table, check_dtype=False, rtol=1e-14)
 
 
 def test_no_name_stands_twice_in_a_page(tmp_path):
