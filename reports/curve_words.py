@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from grids import Grid
 from reports.curves import HALFWAY, disagreements
 from reports.figures import MOST_PANELS, STYLE
 from reports.measures import Measure, measure
@@ -36,7 +37,7 @@ def sentences(
     return [
         *_on_thresholds(results.runs, limits),
         *_on_epochs(over, fields),
-        *_on_statistics(effect, fields),
+        *_on_statistics(named_by_arm(effect, results.grid), fields),
         *_on_disagreements(frame, fields),
     ]
 
@@ -84,6 +85,11 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
 def _named(chosen: pd.Series, fields: Sequence[str]) -> str:
     cells = chosen.index[chosen].to_frame(index=False)
     return listed([label(cell, fields) for cell in cells.head(MOST_NAMED).to_dict("records")], len(cells))
+
+
+def named_by_arm(effect: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    """The rows of statistics_effect with the grid's names of its orders."""
+    return effect.assign(of=effect["of"].replace({order: arm for arm, order in grid.analysis.arms.items()}))
 
 
 def _on_statistics(effect: pd.DataFrame, fields: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ EFFECTS = (
 )
 STATISTICS = (
     Column("cell"),
-    Column("of", hint="an order, or a difference of two"),
+    Column("of", hint="an arm, or a difference of two"),
     Column("metric"),
     Column("running less re-estimated [95 %]", "number", INTERVAL),
     Column("running", "number", "mean with running averages"),
@@ -86,6 +86,7 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
     contrast = grid.analysis.primary.contrast
     by_metric = {name: curves.over_epochs(results, read, name, contrast) for name in ("val_accuracy", "val_loss")}
     effect = curves.statistics_effect(results, grid.analysis.alpha)
+    named = curve_words.named_by_arm(effect.head(MOST_ROWS), grid)
     shown = []
     for name, over in by_metric.items():
         if figure := curve_words.band_figure(over, varying):
@@ -97,7 +98,7 @@ def growth(results: Results, store: Store, frame: pd.DataFrame, varying: Sequenc
         "sentences": curve_words.sentences(results, limits, by_metric["val_accuracy"], effect, frame, varying),
         "figures": shown,
         "statistics": effect,
-        "rows": [_statistics(row, varying) for row in effect.head(MOST_ROWS).to_dict("records")],
+        "rows": [_statistics(row, varying) for row in named.to_dict("records")],
     }
 
 
