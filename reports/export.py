@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from grids import Grid
-from reports import figures
+from reports import words
 from reports.comparisons import compare
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
@@ -100,7 +100,7 @@ def _families(
     frame: pd.DataFrame, grid: Grid, escape: Callable[[str], str]
 ) -> Iterator[tuple[str, Iterator[list[str]]]]:
     """Of each family its caption and rows, escaped."""
-    varying = figures.varying(frame)
+    varying = words.varying(frame)
     for (metric, contrast), role, family in by_family(frame, grid):
         of, margin = measure(metric), grid.analysis.margin.get(metric)
         within = "no margin" if margin is None else f"margin {amount(margin, of)} {of.unit}"

@@ -11,10 +11,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from reports.measures import measure
-from reports.outcomes import FIELDS_OF_A_PAIR
 from reports.words import label, minus
 
 mpl.use("Agg")
@@ -35,11 +35,6 @@ _ARM_LINES = ("solid", "dashed", "dashdot", "dotted")
 MOST_ROWS, MOST_PANELS, MOST_COLUMNS = 60, 24, 6
 MOST_ACROSS = 12  # columns of a heatmap
 MOST_FAMILIES = 12  # with a heatmap and a forest each
-
-
-def varying(frame: pd.DataFrame) -> list[str]:
-    """The fields that tell the cells of a frame from each other, but for the order."""
-    return [field for field in FIELDS_OF_A_PAIR if frame[field].nunique() > 1]
 
 
 def left_out(frame: pd.DataFrame, fields: Sequence[str], primary) -> str:
@@ -121,11 +116,11 @@ def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[st
         ax = figure.subplots()
         sns.heatmap(
             shown, ax=ax, cmap="vlag" if of.larger_is_better else "vlag_r", vmin=-limit, vmax=limit, annot=words, fmt="",
-            cbar_kws={"label": f"{of.title}, {minus(contrast)} ({of.unit})"}, linewidths=1, linecolor="white",
-            annot_kws={"size": 8},
+            linewidths=1, linecolor="white", annot_kws={"size": 8},
             xticklabels=list(table.columns), yticklabels=list(table.index),
         )  # fmt: skip
-        ax.set(facecolor="#dddddd", xlabel=" · ".join(columns), ylabel=" · ".join(rows))
+        shows = f"{of.title}, {minus(contrast)} ({of.unit})"
+        ax.set(facecolor="#dddddd", xlabel="\n".join([*columns, shows]), ylabel=" · ".join(rows))
         ax.tick_params(length=0, rotation=0)
     return figure
 
@@ -271,6 +266,7 @@ def curves(
                 top = np.nanquantile(here[value], 0.98)
                 ax.set_ylim(0, max(1.05 * top, 1e-6))  # a diverging seed must not flatten the rest
             ax.set_title(label(dict(zip(fields, panel, strict=True)), fields))
+        axes[0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))  # shared by all
         figure.supxlabel("epoch", fontsize=9, y=0.02, va="bottom")
         figure.supylabel(f"validation {value}" + (" (%)" if factor > 1 else " (nats)"), fontsize=9)
         handles = [Line2D([], [], color=colours[arm], linestyle=lines[arm], linewidth=2, label=arm) for arm in arms]

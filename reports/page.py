@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from grids import Grid
-from reports import audit, claims, export, figures, sections, tables
+from reports import audit, claims, export, figures, sections, tables, words
 from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import Curves
@@ -108,7 +108,7 @@ def _contents(
     results = selected.results
     grid = results.grid
     primary = grid.analysis.primary
-    varying = figures.varying(runs)
+    varying = words.varying(runs)
     conflicts = store.conflicts()
     conflicts = audit.of_runs(conflicts, runs)
     depends = where(results, measure(primary.metric), primary.contrast, frame)
@@ -192,7 +192,7 @@ def _seeds(
         title = f"{of.title}, {minus(primary.contrast)}: pairs of equal seed"
         found.append(album.add(paired, f"seeds-{primary.metric}", title, f"{seeds(family)} pairs", wide=True))
     if single is not None:
-        about = f"n = {n.min()} to {n.max()} finished runs a cell and arm"
+        about = f"{seeds(pd.DataFrame({'n': n}))} finished runs a cell and arm"
         found.append(album.add(single, f"by-arm-{primary.metric}", f"{of.title} of every run", about, wide=True))
     return found
 

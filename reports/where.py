@@ -14,7 +14,7 @@ from reports import effects as fx
 from reports import statistics as st
 from reports.measures import Measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, ReportError, Results
-from reports.words import label
+from reports.words import label, varying
 
 FEWEST_CELLS = 10  # for tau and what follows from it
 NUMBERS = ("estimate", "low", "high", "low_family", "high_family", "p", "p_holm")
@@ -78,7 +78,8 @@ def where(results: Results, measure: Measure, contrast: str, frame: pd.DataFrame
     pair = Paired(results.runs, measure, places)
     cells = results.cells(columns)
     fields = tuple(field for field in FIELDS_OF_A_PAIR if cells[field].nunique() > 1)
-    names = np.array([label(row, fields) for row in cells.to_dict("records")], object)
+    told = varying(cells)
+    names = np.array([label(row, told) for row in cells.to_dict("records")], object)
     there = np.isfinite(pair.d)
     seeds, kept = fx.complete(pair.d)
     used = np.ix_(seeds, kept)

@@ -99,7 +99,7 @@ def _dependence(where: Where) -> Iterator[str]:
         return
     found = rows["p_holm"] <= where.alpha
     words = np.array([_joint_in_words(where, row) for _, row in rows.iterrows()], object)
-    tests = f"joint sign-flip tests over n = {n} seeds, Holm over {len(rows)}"
+    tests = f"joint sign-flip tests over n = {n} seeds, Holm over {counted(len(rows), 'test')}"
     if found.any():
         yield f"{minus(where.contrast)} depends on {'; '.join(words[found])} ({tests})."
     if len(rows) * 2.0 ** (1 - n) > where.alpha:
@@ -129,7 +129,7 @@ def _largest(where: Where, kind: str, of: str) -> str:
         f"{interval(where.measure, row['estimate'], row['low'], row['high'])}"
         for _, row in rows.head(MOST_NAMED).iterrows()
     ]
-    tests = f"t over n = {where.seeds[0]} seeds, Holm over {where.tests} contrasts"
+    tests = f"t over n = {where.seeds[0]} seeds, Holm over {counted(where.tests, 'contrast')}"
     return f"{of}: {listed(shown, len(rows))} ({tests})."
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reports.measures import Measure, measure
+from reports.outcomes import FIELDS_OF_A_PAIR
 
 VERDICTS = {
     "different": "the arms differ: the difference test rejects at the family's level, the equivalence test does not",
@@ -19,6 +20,24 @@ VERDICTS = {
 def label(values: Mapping[str, object] | pd.Series, fields: Sequence[str]) -> str:
     """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
     return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The fields that tell the cells of a frame from each other, but for the order.
+
+    One that follows from another, as a width that each architecture has of its own, tells nothing more.
+    """
+    found: list[str] = []
+    for field in FIELDS_OF_A_PAIR:
+        follows = any(_combinations(frame, [other, field]) == _combinations(frame, [other]) for other in found)
+        if not follows and _combinations(frame, [field]) > 1:
+            found.append(field)
+    return found
+
+
+def _combinations(frame: pd.DataFrame, fields: list[str]) -> int:
+    """How many rows are distinct in these fields."""
+    return len(frame[fields].drop_duplicates())
 
 
 def minus(contrast: str) -> str:
