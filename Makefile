@@ -1,4 +1,4 @@
-# make plan | sweep | report | test | check | bench; each installs what it needs into .venv first.
+# make plan | sweep | report | test | check | bench | stress; each installs what it needs into .venv first.
 GRID  ?= grids/default.toml
 PYTHON ?= python3
 BIN   := .venv/bin
@@ -7,7 +7,7 @@ BIN   := .venv/bin
 export GRID STORE SEEDS ADDRESS
 options = $(if $(STORE),--store "$$STORE") $(if $(SEEDS),--seeds "$$SEEDS")
 
-.PHONY: sweep plan report test check bench
+.PHONY: sweep plan report test check bench stress
 
 sweep: .venv/installed
 	@$(BIN)/normorder sweep "$$GRID" $(options) $(if $(ADDRESS),--address "$$ADDRESS")
@@ -27,6 +27,9 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/bench/bench.py $(if $(QUICK),--quick)
+
+stress: .venv/installed
+	$(BIN)/python tests/faults/stress.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

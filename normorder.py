@@ -147,6 +147,9 @@ def sweep(
     fresh: Fresh = False,
     retry: Retry = False,
     mode: Mode = None,
+    limit: Annotated[
+        float, typer.Option("--trial-limit", min=1.0, help="seconds after which a trial is taken to hang and is ended")
+    ] = 21_600.0,
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
@@ -169,7 +172,7 @@ def sweep(
         tell(study, trials, slots)
         if mode and (other := sum(how.mode != mode for how in hows.values())):
             print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-        counts = ray_side.run_trials(trials, data, shared, where, provenance())
+        counts = ray_side.run_trials(trials, data, shared, where, provenance(), limit)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"

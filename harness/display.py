@@ -50,9 +50,9 @@ class Display:
         self._show(line=True)
 
     def trial_ended(self, number: int, outcome: Mapping[str, int]) -> None:
-        """outcome: runs of this trial by status."""
+        """outcome: runs of this trial by status; fewer than it has where the rest is tried again."""
         self.running.discard(number)
-        self.work_done += self.work[number]
+        self.work_done += self.work[number] * sum(outcome.values()) / self.seeds[number]
         for status, count in outcome.items():
             self.counts[status] += count
         # While trials wait, another starts at once: the line is better told then, when nothing seems to idle.

@@ -4,10 +4,15 @@ Workers write their own rows to the store, and errors inside a trial become rows
 for is scheduling and retries of lost workers. Its own state is thrown away: the store is the only memory.
 """
 
+import faulthandler
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +26,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us as KeyboardInterrupt
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import pyarrow as pa
 import ray
 import torch
 from ray import tune
@@ -31,12 +37,15 @@ from harness.display import Display
 from harness.engine import Pilot, keep_memory
 from harness.pilot import measure
 from harness.plan import Trial, work
-from harness.trial import failed_tables, run_trial
-from results import Store
+from harness.trial import failed_tables, halves, run_within_memory
+from results import Store, StoreError
 
 TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 OBJECT_STORE_BYTES = 500_000_000
+LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
+PILOT_LIMIT_S = 600.0
+WAITS_S = (1, 2, 4, 8, 15)  # between tries to write into a store
 
 
 class ClusterError(WrongUse):
@@ -51,11 +60,13 @@ def cluster(address: str | None = None):
     started_here = not ray.is_initialized()
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        handlers = _handlers()
         try:
             # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
             ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+        _handle(handlers)
     try:
         slots = int(ray.cluster_resources().get("CPU", 0))
         if slots < 1:
@@ -64,6 +75,19 @@ def cluster(address: str | None = None):
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _handlers() -> dict[int, object]:
+    """Who handles the signals that end a sweep."""
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+
+
+def _handle(handlers: Mapping[int, object]) -> None:
+    """Give signals back to their handlers: Ray takes SIGTERM, Ray Tune SIGUSR1."""
+    if threading.current_thread() is threading.main_thread():  # the only one that may, in Python
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
@@ -77,13 +101,28 @@ def run_trials(
     shared: Mapping[str, ray.ObjectRef],
     store: Store,
     provenance: Mapping[str, str],
+    limit_s: float = LIMIT_S,
 ) -> dict[str, int]:
-    """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status."""
-    how = {"data": dict(shared), "store": str(store.path), "provenance": dict(provenance)}
+    """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
+
+    A trial whose worker is lost again and again is divided, since the memory may be too small for its seeds; a single
+    seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written.
+    """
+    how = {"data": dict(shared), "store": str(store.path), "provenance": dict(provenance), "limit_s": limit_s}
     with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
-        for first in range(0, len(trials), TRIALS_A_FIT):
-            part = trials[first : first + TRIALS_A_FIT]
-            _fit(part, how, _Watcher(first, part, data, store, provenance, display))
+        numbered, retries = list(enumerate(trials)), RETRIES
+        while numbered:
+            lost: list[tuple[int, Trial]] = []
+            for first in range(0, len(numbered), TRIALS_A_FIT):
+                part = numbered[first : first + TRIALS_A_FIT]
+                watcher = _Watcher(part, data, store, provenance, display, limit_s)
+                _fit([trial for _, trial in part], how, watcher, retries)
+                if watcher.unwritten:
+                    raise StoreError(
+                        f"{watcher.unwritten}; what was written before is in the store, a later sweep goes on"
+                    )
+                lost += watcher.lost
+            numbered, retries = [(number, half) for number, trial in lost for half in halves(trial)], 0
     return display.counts
 
 
@@ -96,7 +135,7 @@ def measure_all(
 ) -> dict[tuple, Pilot]:
     """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be.
 
-    A shape whose pilot fails is left out: its trials will fail too, and say why.
+    A shape whose pilot fails or hangs is left out: its trials will too, and say why.
     """
     task = ray.remote(num_cpus=1, max_retries=1)(_measure)
     asked = {key: task.remote(cell, shared[cell.dataset], blocks, slots) for key, (cell, blocks) in shapes.items()}
@@ -110,10 +149,21 @@ def measure_all(
 def _measure(cell: Cell, data: Data, blocks: list[int], slots: int) -> Pilot:
     torch.set_num_threads(1)
     keep_memory()
-    return measure(cell, data, blocks, trials=slots)
+    with _at_most(PILOT_LIMIT_S):
+        return measure(cell, data, blocks, trials=slots)
 
 
-def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher") -> None:
+@contextmanager
+def _at_most(limit_s: float):
+    """End this worker, with its stack in its log, where the block takes longer."""
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", retries: int) -> None:
     """Have Ray Tune run trials, in a scratch folder of its own."""
     trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), {"cpu": 1})
     scratch = tempfile.mkdtemp(prefix="normorder-")
@@ -127,45 +177,102 @@ def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher") ->
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                stop=_Unwritten(),
+                failure_config=tune.FailureConfig(max_failures=retries),
             ),
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _train(config, trials, data, store, provenance):
+def _train(config, trials, data, store, provenance, limit_s):
     """What a worker does with one trial."""
     trial = trials[config["index"]]
-    tables, not_compiled = run_trial(trial, ray.get(data[trial.cell.dataset]), provenance)
-    Store(store).write(tables)
-    statuses = tables["runs"]["status"].to_pylist()
+    statuses: Counter[str] = Counter()
+    not_compiled = unwritten = None
+    with _at_most(limit_s):
+        for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance):
+            unwritten = unwritten or _write(Store(store), outcome.tables)
+            statuses.update(outcome.tables["runs"]["status"].to_pylist())
+            not_compiled = not_compiled or outcome.not_compiled
     # In one key: Tune has a meaning of its own for "done".
-    return {"runs": dict(Counter(statuses)), "not_compiled": not_compiled}
+    return {"runs": dict(statuses), "not_compiled": not_compiled, "unwritten": unwritten}
+
+
+def _write(store: Store, tables: Mapping[str, pa.Table]) -> str | None:
+    """Write the tables of a trial, trying again for a while. Gives what is wrong with the store at last."""
+    for wait_s in (*WAITS_S, None):
+        try:
+            store.write(tables)
+            return None
+        except OSError as error:
+            if wait_s is None:
+                return f"{store.path}: cannot be written: {error.strerror or error}"
+        except StoreError as error:
+            if wait_s is None:
+                return str(error)
+        time.sleep(wait_s)
+    raise AssertionError("the last try ends the loop")
+
+
+class _Unwritten(tune.Stopper):
+    """Ends a sweep whose results cannot be written any more."""
+
+    def __init__(self):
+        self.stop = False
+
+    def __call__(self, trial_id, result):
+        self.stop = self.stop or bool(result.get("unwritten"))
+        return False
+
+    def stop_all(self):
+        return self.stop
 
 
 class _Watcher(tune.Callback):
-    """Tells the display what happens to trials; writes the rows of those that Ray Tune gives up."""
+    """Tells the display what happens to trials; writes the rows of those that Ray Tune gives up.
 
-    def __init__(self, first, trials, data, store, provenance, display):
-        self.first, self.trials, self.data, self.store, self.provenance = first, trials, data, store, provenance
-        self.display = display
+    trials: with the number by which the display knows each. `lost`: of those given up, what is to be divided.
+    """
+
+    def __init__(self, trials, data, store, provenance, display, limit_s):
+        self.trials, self.data, self.store, self.provenance = trials, data, store, provenance
+        self.display, self.limit_s = display, limit_s
+        self.lost: list[tuple[int, Trial]] = []
+        self.unwritten: str | None = None
+        self.started_s: dict[int, float] = {}
+        self.handlers = _handlers()
+
+    def on_step_begin(self, iteration, trials, **info):
+        _handle(self.handlers)
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        self.display.trial_started(self.first + trial.config["index"])
+        self.started_s[trial.config["index"]] = time.monotonic()
+        self.display.trial_started(self.trials[trial.config["index"]][0])
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self.unwritten = self.unwritten or result.get("unwritten")  # here, since the trial is stopped before its end
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        self.display.trial_ended(self.first + trial.config["index"], trial.last_result["runs"])
+        if "runs" not in (trial.last_result or {}):
+            return  # it was stopped before its end
+        self.display.trial_ended(self.trials[trial.config["index"]][0], trial.last_result["runs"])
         if why := trial.last_result["not_compiled"]:
             self.display.note(f"trained eagerly, not compiled: {why}")
 
     def on_trial_error(self, iteration, trials, trial, **info):
-        index = trial.config["index"]
-        ours = self.trials[index]
+        number, ours = self.trials[trial.config["index"]]
         error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
-        data = self.data[ours.cell.dataset]
-        self.store.write(failed_tables(ours, data, self.provenance, error, datetime.now(UTC)))
-        self.display.trial_ended(self.first + index, {"failed": len(ours.seeds)})
+        hung = time.monotonic() - self.started_s[trial.config["index"]] >= self.limit_s
+        if len(ours.seeds) > 1 and not hung:
+            self.lost.append((number, ours))
+            self.display.trial_ended(number, {})
+            return
+        if hung:
+            error += f"\nit ran longer than the limit of {self.limit_s:g} s for a trial"
+        tables = failed_tables(ours, self.data[ours.cell.dataset], self.provenance, error, datetime.now(UTC))
+        self.unwritten = self.unwritten or _write(self.store, tables)
+        self.display.trial_ended(number, {"failed": len(ours.seeds)})
 
     def __getstate__(self):
         return {}  # Tune saves its callbacks with its state, which nobody reads

@@ -5,7 +5,7 @@ import os
 import platform
 import socket
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,29 @@ class Outcome(NamedTuple):
 
     tables: dict[str, pa.Table]
     not_compiled: str | None = None
+    out_of_memory: bool = False
+
+
+def run_within_memory(
+    trial: Trial, data: Data, provenance: Mapping[str, str], device: str = "cpu"
+) -> Iterator[Outcome]:
+    """run_trial, and its halves one after the other where the memory does not hold all of its seeds."""
+    outcome = run_trial(trial, data, provenance, device)
+    if outcome.out_of_memory and len(trial.seeds) > 1:
+        for half in halves(trial):
+            yield from run_within_memory(half, data, provenance, device)
+    else:
+        yield outcome
+
+
+def halves(trial: Trial) -> list[Trial]:
+    middle = (len(trial.seeds) + 1) // 2
+    return [replace(trial, seeds=seeds) for seeds in (trial.seeds[:middle], trial.seeds[middle:])]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had: torch has a class for GPUs, and a word for the CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: str = "cpu") -> Outcome:
@@ -72,9 +95,9 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
         except NotCompiled as error:
             not_compiled, trial = str(error), replace(trial, mode=EAGER)
             training = train(trial.cell, trial.seeds, data, device, EAGER)
-    except Exception:
+    except Exception as error:
         tables = failed_tables(trial, data, provenance, traceback.format_exc(), started_at, device)
-        return Outcome(tables, not_compiled)
+        return Outcome(tables, not_compiled, is_out_of_memory(error))
     if trial.mode == COMPILED:
         compiled = marker(trial.cell, data, len(trial.seeds), code_version(trial.cell.architecture))
         with contextlib.suppress(OSError):  # a full disk costs a later sweep the knowledge, not this one its runs

@@ -1,0 +1,92 @@
+"""Sweeps in processes of their own, of a copy of the program whose architecture `faulty` does what a test needs."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+GRID = """
+[axes]
+dataset      = ["digits"]
+architecture = ["{architecture}"]
+order        = ["weight-bn-act", "weight-act-bn"]
+activation   = ["relu"]
+depth        = [1]
+[recipe]
+epochs = {epochs}
+batch  = 64
+width  = {width}
+[seeds]
+count = {seeds}
+"""
+FAULTY = """
+import sys
+import time
+from harness.architectures.mlp import CONVOLUTIONS, CONSTANT_WIDTH, build as sound
+
+def build(cell, shape, classes):
+    if "default_worker" in sys.argv[0]:  # not in the driver, which builds each network once to check it
+        {fault}
+    return sound(cell, shape, classes)
+"""
+
+
+def program(folder: Path, fault: str) -> Path:
+    """A copy of the program with an architecture `faulty`, which is `mlp` after the statement `fault` in a worker."""
+    for room in ("harness", "grids", "results", "reports"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("data", "build", "__pycache__"))
+    shutil.copy(ROOT / "normorder.py", folder)
+    text = (ROOT / "harness" / "architectures" / "mlp.py").read_text()
+    facts = "\n".join(line for line in text.splitlines() if line.startswith(("CONVOLUTIONS", "CONSTANT_WIDTH")))
+    faulty = FAULTY.format(fault=fault.replace("\n", "\n        "))
+    faulty = (
+        faulty.replace("import CONVOLUTIONS, CONSTANT_WIDTH, build as sound", "import build as sound") + "\n" + facts
+    )
+    (folder / "harness" / "architectures" / "faulty.py").write_text(faulty + "\n")
+    return folder
+
+
+def write_grid(path: Path, architecture="mlp", epochs=2, width=32, seeds=4) -> Path:
+    path.write_text(GRID.format(architecture=architecture, epochs=epochs, width=width, seeds=seeds))
+    return path
+
+
+def sweep(grid: Path, store: Path, *options: str, root: Path = ROOT, log: Path | None = None) -> subprocess.Popen:
+    """A driver of the program in `root`; what it prints goes to `log`, or to a file beside the grid."""
+    command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(store), *options]
+    with (log or grid.with_suffix(".log")).open("ab") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def told(grid: Path) -> str:
+    return grid.with_suffix(".log").read_text()
+
+
+def swept(grid: Path, store: Path, *options: str, root: Path = ROOT) -> tuple[int, str]:
+    """Exit code and output of a sweep that is waited for."""
+    code = sweep(grid, store, *options, root=root).wait(timeout=300)
+    return code, told(grid)
+
+
+def children(driver: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(driver.pid).children(recursive=True)
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """End processes that a test started; psutil compares start times, so a number that was taken over is left alone."""
+    for process in processes:
+        if process.is_running():
+            process.send_signal(signal.SIGKILL)
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "it took too long"
+        time.sleep(0.05)
