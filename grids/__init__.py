@@ -454,6 +454,8 @@ class _Reader:
                 raise self.fail(f"[analysis] arms.{name} = {order!r}", f"the grid has the orders {', '.join(orders)}")
             if " - " in name:
                 raise self.fail(f"[analysis] arms.{name}", "an arm's name must not contain ' - '")
+            if not name.strip() or not name.isprintable():
+                raise self.fail(f"[analysis] arms.{name!r}", "an arm's name must be something that can be printed")
         for name, order in arms.items():
             if list(arms.values()).count(order) > 1:
                 raise self.fail(f"[analysis] arms.{name} = {order!r}", "two arms have the same order")

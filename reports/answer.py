@@ -76,13 +76,13 @@ def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> list[s
 def scope(frame: pd.DataFrame, grid: Grid) -> str:
     """What the intervals cover and what not, with the test set's own share of the error where it was measured."""
     errors = frame.loc[frame["contrast"] == grid.analysis.primary.contrast, "test_set_error"].dropna()
-    size = (
-        "not measured"
+    adds = (
+        "adds a standard error that was not measured"
         if errors.empty
-        else f"about {errors.median() * 100:.2f} pp in accuracy (median over comparisons)"
+        else f"adds a standard error of about {errors.median() * 100:.2f} pp in accuracy (median over comparisons)"
     )
     return (
         "Intervals and p values say what happens when this training is repeated with new seeds on the same training and "
-        "test examples at these recipe values. They do not cover other data, recipes or tasks; the test set alone adds a "
-        f"standard error of {size}, which more seeds do not reduce."
+        "test examples at these recipe values. They do not cover other data, recipes or tasks; the test set alone "
+        f"{adds}, and more seeds do not reduce it."
     )

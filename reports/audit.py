@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from grids import Grid
-from reports.outcomes import FIELDS_OF_A_PAIR, Results
+from reports.outcomes import FIELDS_OF_A_PAIR, Results, of_runs
 from reports.statistics import failure_rate_bound
 from reports.tables import Column, Value, value
-from reports.words import label, minus, p_value
+from reports.words import label, minus, p_value, varying
 from results import Store
+from results.store import FINISHED
 
 LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds", "long"), Column("reason", "long"))
 UNEVEN = (
@@ -43,34 +44,49 @@ MIXED = {
 BELONGS_TO = {"code": "architecture", "data": "dataset"}  # which of them a value of the column is about
 
 
-def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["status"].isin(["done", "diverged"])]
+def missing(runs: pd.DataFrame, metrics: Sequence[str]) -> list[list[Value | str]]:
+    """Planned runs that have no outcome, or lack one of the metrics, a row of LOST for each cell and reason."""
+    reasons = pd.Series("not run", runs.index[runs["status"] == "missing"])
+    failed = "failed: " + _last_lines(runs.loc[runs["status"] == "failed", "error"])
+    unmeasured = [pd.Series(f"{metric} is not a number", runs.index[without(runs, metric)]) for metric in metrics]
+    return _by_reason(runs, pd.concat([reasons, failed, *unmeasured]))
 
 
-def of_runs(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Those of a few rows that belong to these runs."""
-    known = runs.loc[runs["run_id"].isin(rows["run_id"].unique()), "run_id"]
-    return rows[rows["run_id"].isin(known)]
+def diverged(runs: pd.DataFrame) -> list[list[Value | str]]:
+    """Planned runs that diverged, a row of LOST for each cell and reason."""
+    return _by_reason(runs, _last_lines(runs.loc[runs["status"] == "diverged", "error"]))
 
 
-def lost(runs: pd.DataFrame, statuses: Sequence[str], varying: Sequence[str]) -> list[list[Value | str]]:
-    """Planned runs of these statuses, a row of LOST for each cell and reason."""
-    rows = runs[runs["status"].isin(statuses)]
-    last_lines = [str(error).strip().splitlines()[-1] for error in rows["error"].fillna("no reason recorded")]
-    rows = rows.assign(reason=np.where(rows["status"] == "missing", "not run", np.array(last_lines, object)))
+def _last_lines(errors: pd.Series) -> pd.Series:
+    lines = [str(error).strip().rpartition("\n")[2] for error in errors.fillna("")]
+    return pd.Series([line or "no reason recorded" for line in lines], errors.index, object)
+
+
+def without(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """Which runs are done and yet have no number in this metric."""
+    return (runs["status"] == "done") & ~np.isfinite(runs[metric].astype(float))
+
+
+def _by_reason(runs: pd.DataFrame, reasons: pd.Series) -> list[list[Value | str]]:
+    """Rows of LOST. reasons: by the places of the runs that have one."""
+    if reasons.empty:
+        return []
+    told = varying(runs)
+    by = [*told, "order", "reason"]
+    rows = runs.loc[reasons.index].assign(reason=reasons.to_numpy())
     found = []
-    by = [*varying, "order", "status", "reason"]
     for cell, group in rows.groupby(by, sort=False):
         values = dict(zip(by, cell, strict=True))
-        reason = ("failed: " if values["status"] == "failed" else "") + values["reason"]
         count = value(f"{len(group):,}", len(group))
-        found.append([label(values, varying), values["order"], count, _seeds(group["seed"]), reason])
+        found.append([label(values, told), values["order"], count, _seeds(group["seed"]), values["reason"]])
     return found
 
 
 def uneven(results: Results, varying: Sequence[str]) -> list[list[Value | str]]:
-    """Comparisons whose arms have outcomes of different seeds, in the columns UNEVEN."""
-    there = np.append(results.runs["status"].isin(["done", "diverged"]).to_numpy(), False)
+    """Comparisons whose arms have outcomes of different seeds in the primary metric, in the columns UNEVEN."""
+    runs = results.runs
+    lacking = without(runs, results.grid.analysis.primary.metric)
+    there = np.append((runs["status"].isin(FINISHED) & ~lacking).to_numpy(), False)
     found = []
     for contrast in results.grid.analysis.contrasts:
         columns, places = results.columns(contrast)
@@ -106,9 +122,12 @@ def conflicts(rows: pd.DataFrame) -> list[list[str]]:
     return rows[list(CONFLICT)].astype(str).to_numpy().tolist()
 
 
-def warnings(results: Results, conflicts: pd.DataFrame, replicates: pd.DataFrame) -> list[str]:
-    """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store."""
-    grid, runs = results.grid, results.runs
+def warnings(gathered: Results, results: Results, replicates: pd.DataFrame) -> list[str]:
+    """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store.
+
+    gathered: all planned runs, those too by which results were chosen.
+    """
+    grid, runs, conflicts = results.grid, gathered.runs, gathered.conflicts
     words = []
     if grid.seeds.count != grid.declared_seeds:
         words.append(
@@ -124,22 +143,23 @@ def warnings(results: Results, conflicts: pd.DataFrame, replicates: pd.DataFrame
         )
     if len(conflicts):
         words.append(
-            f"{len(conflicts)} rows are in conflict: equal runs by equal engine, code and data with other results."
+            f"{len(conflicts)} rows are in conflict: equal runs by equal engine, code and data with other results. Of each "
+            "run the row with the smallest trial id counts; comparisons that rest on one say so in their notes."
         )
-    return words + [words for column in MIXED if (words := _mix(results, column))]
+    for metric in grid.analysis.metrics:
+        if lacking := without(runs, metric).sum():
+            words.append(f"{lacking:,} finished runs lack a number in {metric}; they are missing from its comparisons.")
+    return words + [words for column in MIXED if (words := _mix(runs, results, column))]
 
 
-def _mix(results: Results, column: str) -> str:
-    """A sentence where runs differ in what made them, and in how many comparisons they do; else nothing."""
-    runs = results.runs
-    made = runs[column].where(runs["status"].isin(["done", "diverged"]))
-    if column == "engine":
-        made = made.str.replace(r", S=\d+", "", regex=True)  # as many seeds together as the shape asks for
-    belongs = runs[BELONGS_TO[column]] if column in BELONGS_TO else np.zeros(len(runs))
+def _mix(planned: pd.DataFrame, results: Results, column: str) -> str:
+    """A sentence where planned runs differ in what made them, and in how many comparisons they do; else nothing."""
+    made = _made(planned, column)
+    belongs = planned[BELONGS_TO[column]] if column in BELONGS_TO else np.zeros(len(planned))
     kinds = made.groupby(belongs).nunique().max()
     if kinds < 2:
         return ""
-    codes = np.append(pd.factorize(made)[0], -1)  # −1: no outcome
+    codes = np.append(pd.factorize(_made(results.runs, column))[0], -1)  # −1: no outcome
     mixed = total = 0
     for contrast in results.grid.analysis.contrasts:
         columns, places = results.columns(contrast)
@@ -151,8 +171,16 @@ def _mix(results: Results, column: str) -> str:
     return f"The runs mix {kinds} {MIXED[column]}, {where}."
 
 
+def _made(runs: pd.DataFrame, column: str) -> pd.Series:
+    """What made the runs that have an outcome."""
+    made = runs[column].where(runs["status"].isin(FINISHED))
+    if column == "engine":
+        made = made.str.replace(r", S=\d+", "", regex=True)  # as many seeds together as the shape asks for
+    return made
+
+
 def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:
-    here = finished(runs)
+    here = runs[runs["status"].isin(FINISHED)]
 
     def kinds(column: str) -> str:
         counts = here[column].replace("", "none").value_counts()

@@ -66,7 +66,7 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     low, high = st.t_interval(m)
     low_family, high_family = st.t_interval(m, 1 - analysis.alpha / count)
     share, improvement_low, improvement_high = st.improvement(pair.d, measure.larger_is_better)
-    ratio, p_variance = st.spread(*pair.done)
+    ratio, p_variance = st.spread(*pair.done, pair.floor)
     p_diverged = st.mcnemar(*pair.diverged, pair.both)
     rates = results.runs["selected_lr" if "selected_lr" in results.runs else "lr"].to_numpy(float)
     noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)

@@ -76,7 +76,7 @@ def _on_epochs(over: pd.DataFrame, fields: Sequence[str]) -> list[str]:
         f"in some epoch of {ever.sum()} of {len(ever)} cells, and in the last epoch of {last.sum()}."
     )
     if (ever & ~last).any():
-        text += f" The difference is gone by the last epoch in: {_named(ever & ~last, fields)}."
+        text += f" No more in the last epoch, which does not show that it is gone: {_named(ever & ~last, fields)}."
     if turned.any():
         text += f" Its sign turns in: {_named(turned, fields)}."
     return [text]

@@ -13,8 +13,9 @@ from reports import words
 from reports.comparisons import compare
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
+from reports.rate_curves import how
 from reports.tables import by_family, title
-from reports.words import amount, difference, label, p_value, seeds
+from reports.words import amount, difference, label, notes, p_value, seeds
 from results import Store
 
 FILES = {
@@ -109,13 +110,15 @@ def _families(
             f"α = {grid.analysis.alpha:g}. Differences are first arm minus second with 95 % t intervals; p values are "
             "adjusted by Holm."
         )
+        if at := how(grid):
+            caption += f" Compared {at}; notes: the value of the first arm / of the second."
         yield escape(caption), ([escape(text) for text in _row(row, varying)] for row in family.to_dict("records"))
 
 
 def _row(row: Mapping[str, object], varying: Sequence[str]) -> list[str]:
     """A comparison in the columns HEADS."""
     tests = [p_value(row[name]) for name in ("p_holm", "p_equivalence_holm")]
-    return [label(row, varying), str(row["n"]), difference(row), *tests, row["verdict"], row["notes"]]
+    return [label(row, varying), str(row["n"]), difference(row), *tests, row["verdict"], "; ".join(notes(row))]
 
 
 def _line(text: str) -> str:

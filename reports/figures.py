@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     # The names inside an SVG come from its salt: figures of one page must not share them, nor change them.
-    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name in another script; SVG keeps it
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine(None)  # the layout is found, once for both files

@@ -35,6 +35,7 @@ class Results(NamedTuple):
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
+    conflicts: pd.DataFrame  # rows of planned runs that measured something else by equal engine, code and data
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
 
     def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
@@ -78,7 +79,11 @@ def gather(grid: Grid, store: Store) -> Results:
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
     pairs, place = _places(cells, len(seeds))
     counts = _example_counts(store, accepted, cell_ids, len(seeds))
-    return Results(grid, runs, pairs, place, _unplanned(unplanned), counts)
+    conflicts = of_runs(store.conflicts(), runs)
+    remarks = (
+        (("conflict", _cells_of(pa.Table.from_pandas(conflicts, preserve_index=False))),) if len(conflicts) else ()
+    )
+    return Results(grid, runs, pairs, place, _cells_of(unplanned), counts, conflicts, remarks)
 
 
 def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
@@ -102,7 +107,13 @@ def _places(cells: Sequence[Cell], seeds: int) -> tuple[list[tuple[tuple[str, ob
     return pairs, {order: np.where(rows < 0, -1, rows + seed) for order, rows in first.items()}
 
 
-def _unplanned(runs: pa.Table) -> frozenset:
+def of_runs(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of a few rows that belong to planned runs."""
+    known = runs.loc[runs["run_id"].isin(rows["run_id"].unique()), "run_id"]
+    return rows[rows["run_id"].isin(known)]
+
+
+def _cells_of(runs: pa.Table) -> frozenset:
     """(pair, order) of the cells of these runs."""
     cells = runs.select([*FIELDS_OF_A_PAIR, "order"])
     cells = cells.group_by(cells.column_names).aggregate([]).to_pydict()

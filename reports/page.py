@@ -84,7 +84,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
         export.write_csv(gathered.runs.drop(columns="cell_id"), folder / "runs.csv")
-        shown, beside = _contents(selected, frame, runs, store, ledger, album)
+        shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
         page.write_text(_template().render(shown), encoding="utf-8")
@@ -97,6 +97,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
 
 
 def _contents(
+    gathered: Results,
     selected: Selected,
     frame: pd.DataFrame,
     runs: pd.DataFrame,
@@ -109,8 +110,6 @@ def _contents(
     grid = results.grid
     primary = grid.analysis.primary
     varying = words.varying(runs)
-    conflicts = store.conflicts()
-    conflicts = audit.of_runs(conflicts, runs)
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
@@ -128,7 +127,7 @@ def _contents(
         "verdicts": VERDICTS,
         "marks": figures.MARKS,
         "answer": answer(frame, grid, varying),
-        "warnings": audit.warnings(results, conflicts, store.replicates()),
+        "warnings": audit.warnings(gathered, results, store.replicates()),
         "how": how(grid),
         "columns": sections,
         "depends": sections.depends(depends, album.add),
@@ -147,13 +146,13 @@ def _contents(
             *tables.families(frame, grid, varying),
             *tables.families(secondary, grid, varying, tables.MOST_SECONDARY),
         ],
-        "missing": audit.lost(runs, ["missing", "failed"], varying),
-        "diverged": audit.lost(runs, ["diverged"], varying),
+        "missing": audit.missing(gathered.runs, grid.analysis.metrics),
+        "diverged": audit.diverged(gathered.runs),
         "divergence": audit.divergence(frame, varying),
         "uneven": audit.uneven(results, varying),
-        "conflicts": audit.conflicts(conflicts),
+        "conflicts": audit.conflicts(gathered.conflicts),
         "scope": scope(frame, grid),
-        "provenance": audit.provenance(grid, runs, store),
+        "provenance": audit.provenance(grid, gathered.runs, store),
     }, beside
 
 

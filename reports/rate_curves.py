@@ -52,7 +52,7 @@ def sentences(selected: Selected) -> list[str]:
     lost, diverged, planned = tried["missing"].sum(), tried["diverged"].sum(), grid.seeds.tuning * len(tried)
     if lost or diverged:
         words.append(
-            f"Of {planned:,} tuning runs {lost:,} are missing and {diverged:,} diverged, which counts as the worst outcome."
+            f"Of {planned:,} tuning runs {lost:,} are missing; {diverged:,} diverged, and count as the worst outcome."
         )
     if none := (arms["reason"] != "").sum():
         words.append(f"Without any finished tuning run, so that nothing can be compared: {none} of {len(arms)}.")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grids import FIELDS, Grid
+from grids import FEWEST_TUNING, FIELDS, Grid
 from reports import statistics as st
 from reports.measures import DERIVED, Measure, measure
 from reports.outcomes import Paired, Results
@@ -105,13 +105,19 @@ def select(results: Results) -> Selected:
         "reason": np.where(found, "", "no tuning run finished"),
     }  # fmt: skip
     label = ", ".join(search.fields)
+    few = found & several & (chosen["n"] < FEWEST_TUNING)
     remarks = tuple(
         (note, frozenset((search.cells[p], search.orders[o]) for o, p in np.argwhere(where).tolist()))
-        for note, where in ((f"{label} at edge", at_edge), (f"{label} uncertain", uncertain))
+        for note, where in (
+            (f"{label} at edge", at_edge),
+            (f"{label} uncertain", uncertain),
+            (f"{label} from fewer than {FEWEST_TUNING} seeds", few),
+        )
     )
     c, o, p = np.meshgrid(*map(np.arange, shares.shape), indexing="ij")
+    compared = _at_chosen(results, search, best)
     return Selected(
-        _at_chosen(results, search, best)._replace(remarks=remarks),
+        compared._replace(remarks=(*compared.remarks, *remarks)),
         _table(results.grid, search, search.exists.any(0), best, o[0], p[0], chosen),
         _table(results.grid, search, search.exists, c, o, p, tried),
     )
@@ -200,19 +206,25 @@ def _at_chosen(results: Results, search: _Search, best: Array) -> Results:
     found = np.ones(len(runs), bool)
     found[rows] = np.broadcast_to(best >= 0, places.shape)[there]
     if not found.all():
-        planned = [*FIELDS, "seed"]
+        planned = [*FIELDS, "seed", "cell_id"]
         runs = runs[planned].join(runs.loc[found, runs.columns.difference(planned)])[list(runs)]
         runs["status"] = runs["status"].fillna("missing")
     values = {f"selected_{name}": runs[name].where(found) for name in search.fields}
     runs = runs.assign(**values, **dict.fromkeys(search.fields, np.nan))
-    unplanned = frozenset(
-        (cell, order)
-        for o, order in enumerate(search.orders)
-        for p, cell in enumerate(search.cells)
-        if results.unplanned and (results.pairs[search.column[candidate[o, p], p]], order) in results.unplanned
-    )
+
+    def of_chosen(marked: frozenset) -> frozenset:
+        return frozenset(
+            (cell, order)
+            for o, order in enumerate(search.orders)
+            for p, cell in enumerate(search.cells)
+            if marked and (results.pairs[search.column[candidate[o, p], p]], order) in marked
+        )
+
     by_order = {order: place[:, o] for o, order in enumerate(search.orders)}
-    return results._replace(runs=runs, pairs=search.cells, place=by_order, unplanned=unplanned)
+    return results._replace(
+        runs=runs, pairs=search.cells, place=by_order, unplanned=of_chosen(results.unplanned),
+        remarks=tuple((note, of_chosen(marked)) for note, marked in results.remarks),
+    )  # fmt: skip
 
 
 def _table(grid: Grid, search: _Search, where: Array, c: Array, o: Array, p: Array, columns: dict) -> pd.DataFrame:

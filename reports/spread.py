@@ -52,17 +52,15 @@ def spread(results: Results, varying: Sequence[str], most: int) -> list[list[Val
         columns, places = results.columns(contrast)
         pair = Paired(results.runs, of, places)
         a, b = pair.done
-        ratio, p = st.spread(a, b)
+        ratio, p = st.spread(a, b, pair.floor)
         p_holm = st.holm(p)
         low, high = variance_ratio_interval(a, b)
         both = np.isfinite(a) & np.isfinite(b)
         n = both.sum(0)
         sds = [st.moments(np.where(both, x, np.nan)).sd for x in (a, b)]
-        varies = np.minimum(*sds) > pair.floor  # no ratio where an arm's runs differ by less than the metric's step
-        ratio, low, high = (np.where(varies, x, np.nan) for x in (ratio, low, high))
         sds = [sd * of.factor for sd in sds]
         for k in range(min(len(columns), most - len(rows))):
-            words = f"{_ratio(ratio[k])} [{_ratio(low[k])}, {_ratio(high[k])}]" if varies[k] else "–"
+            words = f"{_ratio(ratio[k])} [{_ratio(low[k])}, {_ratio(high[k])}]" if np.isfinite(ratio[k]) else "–"
             rows.append([
                 label(dict(results.pairs[columns[k]]), varying), minus(contrast), value(words, ratio[k]),
                 *(value(f"{plain(sd[k], of.decimals)} {of.unit}", sd[k]) for sd in sds), value(str(n[k]), n[k]),

@@ -179,17 +179,19 @@ def improvement(d: Array, larger_is_better: bool) -> tuple[Array, Array, Array]:
     return share, np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
-def spread(a: Array, b: Array) -> tuple[Array, Array]:
+def spread(a: Array, b: Array, floor: Array | float = 0.0) -> tuple[Array, Array]:
     """Variance of a over variance of b, and p that their spread differs, on pairs that are complete. (K,), (K,)
 
     p: paired t test on the absolute deviations from each arm's median (Brown and Forsythe 1974, paired), which unlike a
     comparison of variances bears tails. 1 where n < 5: two pairs always have equal deviations, so that p would be 0.
+    floor: the least sd of differences, (K,); no ratio where an arm's values vary by no more, since it would be of roundings.
     """
     both = np.isfinite(a) & np.isfinite(b)
     a, b = np.where(both, a, np.nan), np.where(both, b, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = moments(a).sd ** 2 / moments(b).sd ** 2
-    m = moments(np.abs(a - _median(a)) - np.abs(b - _median(b)))
+        sds = moments(a).sd, moments(b).sd
+        ratio = np.where(np.minimum(*sds) > floor, sds[0] ** 2 / sds[1] ** 2, np.nan)
+    m = moments(np.abs(a - _median(a)) - np.abs(b - _median(b)), floor)
     return ratio, np.where(m.n < FEWEST_PAIRS, 1.0, t_test(m))
 
 

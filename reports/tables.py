@@ -9,7 +9,7 @@ import pandas as pd
 from grids import Grid
 from reports.measures import measure
 from reports.statistics import failure_rate_bound
-from reports.words import VERDICTS, difference, label, minus, p_value, plain, seeds
+from reports.words import VERDICTS, difference, label, minus, notes, p_value, plain, seeds
 
 MOST_ROWS = 300  # of one table on the page; the files have all
 MOST_IN_A_FAMILY, MOST_IN_ALL, MOST_SECONDARY, LEAST_IN_A_FAMILY = (
@@ -91,10 +91,10 @@ def title(metric: str, contrast: str) -> str:
 
 def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value | str]:
     """One comparison in the columns COMPARISON. Beside equivalent and negligible stands how often a run may yet fail."""
-    notes = [row["notes"]]
+    remarks = notes(row)
     if row["verdict"] in ("equivalent", "negligible"):
         bound = failure_rate_bound(max(row["diverged_a"], row["diverged_b"]), row["n"])
-        notes.append(f"failure rate ≤ {bound:.0%}")
+        remarks.append(f"failure rate ≤ {bound:.0%}")
     of = measure(row["metric"])
     means = " / ".join(plain(row[name] * of.factor, of.decimals) for name in ("mean_a", "mean_b"))
     better, low, high = (
@@ -102,7 +102,7 @@ def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value 
     )
     return [
         label(row, varying),
-        verdict(row["verdict"], "; ".join(filter(None, notes))),
+        verdict(row["verdict"], "; ".join(remarks)),
         value(difference(row), row["difference"]),
         value(f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""), row["n"]),
         value(f"{means} {'%' if of.unit == 'pp' else of.unit}", row["mean_a"]),

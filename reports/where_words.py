@@ -103,8 +103,11 @@ def _dependence(where: Where) -> Iterator[str]:
     if found.any():
         yield f"{minus(where.contrast)} depends on {'; '.join(words[found])} ({tests})."
     if len(rows) * 2.0 ** (1 - n) > where.alpha:
-        yield f"With {counted(n, 'seed')} none of {len(rows)} joint tests could reject, whatever the differences."
-    if not found.all():
+        yield (
+            f"With {counted(n, 'seed')} none of {len(rows)} joint tests could reject, whatever the differences: of what "
+            "it depends cannot be told."
+        )
+    elif not found.all():
         quiet = rows[~found].sort_values("p_holm", kind="stable").index
         shown = listed(list(words[quiet[:MOST_NAMED]]), len(quiet))
         yield f"Not shown to depend on {shown} ({tests}); that does not show that it is the same everywhere."

@@ -68,6 +68,13 @@ def difference(row: Mapping[str, object]) -> str:
     return interval(measure(row["metric"]), row["difference"], row["low"], row["high"])
 
 
+def notes(row: Mapping[str, object]) -> list[str]:
+    """What qualifies a comparison; first the learning rates of its arms, where each has its own."""
+    own = np.isnan(row["lr"])
+    rates = " / ".join("–" if np.isnan(row[name]) else f"{row[name]:g}" for name in ("lr_a", "lr_b"))
+    return [*([f"lr {rates}"] if own else []), *filter(None, [row["notes"]])]
+
+
 def p_value(value: float) -> str:
     if np.isnan(value):
         return "–"

@@ -119,18 +119,20 @@ def improvement(d, larger_is_better):
     return share, *sorted(roots.real)
 
 
-def spread(a, b):
+def spread(a, b, floor=0.0):
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if len(pairs) < 2:
         return NAN, 1.0
     a, b = zip(*pairs, strict=True)
     from_a = [abs(x - statistics.median(a)) for x in a]
     from_b = [abs(y - statistics.median(b)) for y in b]
-    ratio = statistics.variance(a) / statistics.variance(b) if statistics.variance(b) else INF
+    both_vary = min(statistics.stdev(a), statistics.stdev(b)) > floor
+    ratio = statistics.variance(a) / statistics.variance(b) if both_vary else NAN
     if len(pairs) < 5:
         return ratio, 1.0
-    if len(set(np.subtract(from_a, from_b).round(12))) == 1:
-        return ratio, t_test(np.subtract(from_a, from_b).round(12))
+    deviations = np.subtract(from_a, from_b).round(12)
+    if len(set(deviations)) == 1 or sd(deviations) <= floor:
+        return ratio, t_test(deviations, floor)
     return ratio, stats.ttest_rel(from_a, from_b).pvalue
 
 
@@ -263,7 +265,7 @@ def family(grid, rows, metric, contrast, examples=None):
         c["sd"], c["effect_size"] = sd(c["d"], floor), effect_size(c["d"], floor)
         shares = improvement(c["d"], metric.endswith("accuracy"))
         c["probability_of_improvement"], c["improvement_low"], c["improvement_high"] = shares
-        c["variance_ratio"], c["p_variance"] = spread(c["done_a"], c["done_b"])
+        c["variance_ratio"], c["p_variance"] = spread(c["done_a"], c["done_b"], floor)
         c["diverged_a"], c["diverged_b"] = sum(c["div_a"]), sum(c["div_b"])
         c["p_diverged"] = mcnemar(c["div_a"], c["div_b"], [math.isfinite(d) for d in c["d"]])
         c["difference_finished"] = mean(c["finished"])

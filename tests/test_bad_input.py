@@ -104,6 +104,7 @@ MISTAKES = {
     "contrast without spaces": ('["before - none"]', '["before-none"]', ("contrasts", "'before-none'", *ARMS)),
     "contrast twice": ('["before', '["before - none", "before', ("contrasts", "before - none", "twice")),
     "arm of another order": ('"weight-bn-act" }', '"act" }', ("arms.before = 'act'", "weight-act, weight-bn-act")),
+    "arm without a name": ("none = ", "' ' = ", ("[analysis] arms.' '", "can be printed")),
     "two arms with one order": ('"weight-bn-act" }', '"weight-act" }', ("[analysis] arms", "weight-act", "same order")),
     "exclude that is no list": ("# Which?", "exclude = 3", ("exclude", "list of tables")),
     "exclude of an unknown key": ("# Which?", "exclude = [{depht = 2}]", ("exclude", "depht", "depth")),

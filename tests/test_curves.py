@@ -737,8 +737,8 @@ def test_sentences_say_the_numbers_with_their_units(tmp_path):
     )
     assert words[1] == (
         "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
-        "1 of 2 cells, and in the last epoch of 0. The difference is gone by the last epoch in: relu. Its sign turns in: "
-        "relu."
+        "1 of 2 cells, and in the last epoch of 0. No more in the last epoch, which does not show that it is gone: relu. "
+        "Its sign turns in: relu."
     )
     assert words[2].startswith(
         "Test accuracy with running averages is another than with statistics re-estimated over the training part in "
@@ -768,8 +768,8 @@ def test_cells_whose_difference_vanishes_and_whose_sign_turns_are_named_apart(tm
     (text,) = curve_words.sentences(results, {}, over, empty, compare(results, ["test_accuracy"]), ["depth"])
     assert text == (
         "In validation accuracy, after − before: zero lies outside the band over all epochs and cells in some epoch of "
-        "3 of 3 cells, and in the last epoch of 2. The difference is gone by the last epoch in: depth 2. Its sign turns in: "
-        "depth 4."
+        "3 of 3 cells, and in the last epoch of 2. No more in the last epoch, which does not show that it is gone: depth 2. "
+        "Its sign turns in: depth 4."
     )
 
 

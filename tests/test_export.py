@@ -93,6 +93,13 @@ def test_latex_has_the_numbers_with_their_unit_interval_and_n(study, frame):
     assert any(r"$-$3.00 pp" in row for row in rows)
 
 
+def test_a_row_has_the_adjusted_p_values_of_its_comparison(study, frame):
+    row = frame.iloc[0].to_dict() | {"p": 0.011, "p_holm": 0.022, "p_equivalence": 0.033, "p_equivalence_holm": 0.044}
+    text = export.markdown(pd.DataFrame([row]), study[0])
+    [cells] = [line.split(" | ") for line in text.splitlines() if "pp" in line and line.startswith("| all")]
+    assert cells[3:5] == ["0.0220", "0.0440"]
+
+
 def test_rows_of_markdown_have_as_many_cells_as_the_head(study, frame):
     text = export.markdown(odd(frame), study[0])
     rows = [line for line in text.splitlines() if line.startswith("|")]

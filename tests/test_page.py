@@ -1,17 +1,20 @@
 """The page: its words say what the comparisons say, for grids of every shape."""
 
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from simulated import AFTER, PROVENANCE, exactly, fill, planted, read_grid, run
+from statsmodels.stats.multitest import multipletests
 
 import harness
 from grids import Grid
-from reports import audit, claims, curves, figures, page
+from reports import audit, claims, curves, figures, page, tables
 from reports.comparisons import compare
 from reports.measures import measure
 from reports.outcomes import gather
@@ -90,6 +93,33 @@ def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):
     assert "5 (1 missing)" in text
 
 
+def test_a_finished_run_without_a_number_is_missing_and_told(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=6)
+    runs = planted(grid, dict.fromkeys(("relu", "tanh"), exactly(6, 0.05, 0.01)))
+    unmeasured = next(r for r in runs if (r["cell"].activation, r["cell"].order, r["seed"]) == ("tanh", AFTER, 3))
+    unmeasured["test_accuracy"] = np.nan
+    results = gather(grid, store := fill(Store(tmp_path / "store"), runs))
+    assert compare(results)["n"].tolist() == [6, 5, 6, 6]
+    [[cell, order, count, seeds, reason]] = audit.missing(results.runs, grid.analysis.metrics)
+    assert (cell, order, count.text, seeds, reason) == ("tanh", AFTER, "1", "3", "test_accuracy is not a number")
+    assert [row[0] for row in audit.uneven(results, ["activation"])] == ["tanh"]
+    page.build(grid, store, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "1 finished runs lack a number in test_accuracy; they are missing from its comparisons." in text
+    assert "Every planned run has an outcome" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(None, "no reason recorded"), ("", "no reason recorded"), ("a\nb\n", "b")]
+)
+def test_the_reason_of_a_failure_is_the_last_line_of_its_error(tmp_path, monkeypatch, error, reason):
+    monkeypatch.setitem(PROVENANCE, "error", error)
+    grid = read_grid(tmp_path, seeds=5)
+    runs = [run(each.cell, each.seed, "failed" if each.seed == 4 else "done") for each in grid.runs()]
+    results = gather(grid, fill(Store(tmp_path / "store"), runs))
+    assert {row[-1] for row in audit.missing(results.runs, [])} == {f"failed: {reason}"}
+
+
 def test_seeds_of_one_arm_only_are_listed_and_not_compared(tmp_path):
     grid = read_grid(tmp_path, ("relu", "tanh"), seeds=6)
     runs = planted(grid, dict.fromkeys(("relu", "tanh"), exactly(6, 0.05, 0.01)))
@@ -146,11 +176,75 @@ def test_what_a_comparison_mixes_is_told(tmp_path):
             patch.setitem(PROVENANCE, "versions", "torch 9")
             fill(store, runs[5:], trial=lambda run: "2" + run["cell"].cell_id)
     results = gather(grid, store)
-    assert audit.warnings(results, store.conflicts(), store.replicates()) == [
+    assert audit.warnings(results, results, store.replicates()) == [
         "The runs mix 2 commits, but no comparison does.",
         "The runs mix 2 versions of the code of an architecture, but no comparison does.",
         "The runs mix 2 sets of versions of Python and libraries, within 2 of 2 comparisons.",
     ]
+
+
+def test_a_row_of_a_table_has_the_numbers_that_its_columns_promise(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01)})
+    names = ("p", "p_holm", "p_bh", "p_sign_flip", "p_equivalence", "p_equivalence_holm")
+    numbers = {name: (i + 1) / 100 for i, name in enumerate(names)}
+    row = compare(gather(grid, store)).iloc[0].to_dict() | numbers | {"seeds_needed": 17.0, "effect_size": 1.25}
+    cells = dict(
+        zip([column.title for column in tables.COMPARISON], tables.comparison(row, ["activation"]), strict=True)
+    )
+    shown = {title: cell.text for title, cell in cells.items() if title != "cell"}
+    assert shown["p, Holm"] == "0.0200"
+    assert shown["p sign flip"] == "0.0400"
+    assert shown["p equiv., Holm"] == "0.0600"
+    assert (shown["seeds needed"], shown["d_z"]) == ("17", "1.25")
+
+
+@pytest.mark.parametrize(("low_family", "beyond"), [(0.021, True), (0.019, False)])
+def test_a_difference_is_larger_than_the_margin_where_its_interval_at_the_level_of_the_family_is(
+    tmp_path, low_family, beyond
+):
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01)})
+    frame = compare(gather(grid, store)).assign(low_family=low_family, high_family=0.09)
+    [item] = page.answer(frame, grid, ["activation"])["lists"]["Better with after (after − before)"]
+    assert ("larger than the margin" in item) == beyond
+
+
+@pytest.mark.parametrize("metric", ["test_accuracy", "test_loss"])
+def test_in_a_heatmap_red_is_where_the_first_arm_does_better(tmp_path, metric):
+    better = 0.05 if metric == "test_accuracy" else -0.05
+    grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (0.05, 0.01)})
+    frame = compare(gather(grid, store)).query("metric == @metric")
+    frame["difference"] = np.where(frame["activation"] == "relu", better, -better)
+    [mesh] = figures.heatmap(frame, metric, "after - before", ["activation"]).axes[0].collections
+    relu, tanh = mesh.cmap(mesh.norm(mesh.get_array().ravel()))
+    assert relu[0] > relu[2] + 0.3  # red more than blue
+    assert tanh[2] > tanh[0] + 0.3
+
+
+def test_the_spreads_of_many_cells_are_adjusted(tmp_path):
+    grid, store = study(tmp_path, {"relu": (0.0, 0.02), "tanh": (0.0, 0.02), "elu": (0.0, 0.02)}, seeds=8)
+    rows = spread(gather(grid, store), ["activation"], 10)
+    p, adjusted = (np.array([float(row[i].key) for row in rows]) for i in (-2, -1))
+    np.testing.assert_allclose(adjusted, multipletests(p, method="holm")[1], rtol=1e-6)
+    assert (adjusted > p).any()
+
+
+def test_an_arm_that_does_not_vary_has_no_ratio(tmp_path):
+    steady, jumping = np.full(6, 0.7), 0.7 + 0.002 * np.array([1, -1, 1, -1, 1, -1])
+    grid = read_grid(tmp_path, seeds=6)
+    runs = [
+        run(r.cell, r.seed, test_accuracy=(jumping if r.cell.order == AFTER else steady)[r.seed]) for r in grid.runs()
+    ]
+    row = compare(gather(grid, fill(Store(tmp_path / "store"), runs)), ["test_accuracy"]).iloc[0]
+    assert np.isnan(row["variance_ratio"])
+    assert 0 < row["p_variance"] < 0.05
+
+
+def test_a_name_that_the_font_of_figures_lacks_is_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = Figure()
+        figure.text(0.5, 0.5, "前")
+        assert "前" in figures.save(figure, tmp_path, "name")
 
 
 def test_rows_in_conflict_are_told_and_shown(tmp_path):
@@ -159,6 +253,8 @@ def test_rows_in_conflict_are_told_and_shown(tmp_path):
     page.build(grid, store, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
     assert "20 rows are in conflict" in text
+    assert "the row with the smallest trial id counts" in text
+    assert compare(gather(grid, store))["notes"].str.split("; ").map(lambda notes: "conflict" in notes).all()
     assert "<td>0.4321</td>" in text
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import statistics
 import xml.etree.ElementTree as ET
 
@@ -14,7 +15,7 @@ import harness
 import normorder
 from grids import FIELDS, TUNING_FROM, Grid
 from harness.plan import Plan
-from reports import figures
+from reports import export, figures, page
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
 from reports.measures import measure
@@ -300,6 +301,56 @@ def test_a_rate_without_tuning_runs_is_not_chosen(tmp_path):
     assert math.isnan(row["mean"])
 
 
+@pytest.mark.parametrize("lost", [1, 0])
+def test_a_choice_by_too_few_finished_seeds_is_noted(tmp_path, lost):
+    def change(runs):
+        return [r for r in runs if key(r) not in [(AFTER, 0.01, TUNING_FROM + i) for i in range(lost)]]
+
+    [notes] = compare(select_planted(tmp_path, CROSSED, change=change).results, ["test_accuracy"])["notes"]
+    assert ("lr from fewer than 5 seeds" in notes) == bool(lost)
+
+
+def test_a_conflict_of_a_run_that_is_compared_is_noted_and_that_of_a_rate_left_out_is_not(tmp_path):
+    grid = searching(tmp_path, activations=("relu", "tanh"))
+    store = fill(Store(tmp_path / "store"), planted(grid, CROSSED))
+    again = {("relu", AFTER, 0.01), ("tanh", AFTER, 0.1)}  # chosen, and not
+    fill(
+        store,
+        [
+            run(each.cell, each.seed, test_accuracy=0.123)
+            for each in grid.runs()
+            if each.seed == 3 and (each.cell.activation, each.cell.order, each.cell.lr) in again
+        ],
+        trial=lambda run: "f" + run["cell"].cell_id,
+    )
+    frame = compare(gather(grid, store), ["test_accuracy"]).set_index("activation")
+    assert "conflict" in frame["notes"]["relu"].split("; ")
+    assert "conflict" not in frame["notes"]["tanh"].split("; ")
+
+
+def test_what_is_told_of_a_searching_grid_is_about_its_tuning_runs_too(tmp_path):
+    grid = searching(tmp_path, count=6)
+    runs = with_status(planted(grid, CROSSED), lambda r: key(r) == (BEFORE, 0.01, 2), "failed")  # of a rate not chosen
+    runs = [r for r in runs if key(r) != (AFTER, 0.1, TUNING_FROM)]
+    page.build(grid, fill(Store(tmp_path / "store"), runs), tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "42 finished of 44 planned" in text
+    assert "failed: no reason recorded" in text
+    assert "not run" in text
+    assert "lr 0.01 / 0.1" in text
+    assert not re.search(r"\bnan\b", re.sub(r"<script.*?</script>", "", text, flags=re.S), re.I)
+
+
+@pytest.mark.parametrize("form", ["latex", "markdown"])
+def test_tables_for_papers_say_at_which_rates_arms_are_compared(tmp_path, form):
+    grid = searching(tmp_path, count=6)
+    store = fill(Store(tmp_path / "store"), planted(grid, CROSSED))
+    export.export(grid, store, form, tmp_path / "out")
+    text = (tmp_path / "out" / export.FILES[form]).read_text()
+    assert "at each arm's selected learning rate (chosen by validation accuracy over 5 tuning seeds" in text
+    assert "lr 0.01 / 0.1" in text
+
+
 @pytest.mark.parametrize("status", ["failed", "missing"])
 def test_without_any_tuning_run_the_pairs_are_missing_and_the_family_stays_as_large(tmp_path, status):
     def lost(r):
@@ -522,7 +573,7 @@ def equal_arms(grid, tuned_on_the_compared):
     pairs = [tuple((name, value) for name, value in each.items() if name != "order") for each in fields]
     rows = np.arange(accuracy.size).reshape(shape)
     place = {order: rows[:, i].reshape(len(pairs), -1).T for i, order in enumerate((BEFORE, AFTER))}
-    return Results(grid, runs, pairs, place, frozenset(), {})
+    return Results(grid, runs, pairs, place, frozenset(), {}, runs[:0])
 
 
 @pytest.mark.parametrize("tuned_on_the_compared", [False, True])
@@ -550,7 +601,7 @@ def test_the_sentences_say_how_rates_were_chosen_and_how_far_to_trust_them(tmp_p
     )
     assert said[1].startswith("At an edge of what was tried, beyond which a better one may lie: 2 of 2 choices.")
     assert "in less than 80 % of 2,000 resamples of the tuning seeds: " in said[1]
-    assert said[2] == "Of 20 tuning runs 1 are missing and 2 diverged, which counts as the worst outcome."
+    assert said[2] == "Of 20 tuning runs 1 are missing; 2 diverged, and count as the worst outcome."
     assert len(said) == 3
 
 

@@ -4,8 +4,9 @@ $ make stress                                                        some minute
 $ .venv/bin/python tests/faults/stress.py --kills 10 --trials 40
 
 The disturbed sweep runs on a cluster of two local nodes. Kills are spread evenly over its trials. A kill of a worker
-strikes one that trains, or that has a file half written: the names of temporary files tell their writer. A node that was
-killed is replaced, a driver that was killed starts again, until nothing is to do.
+strikes one that trains, or that has a file half written: the names of temporary files tell their writer. A node or driver
+is killed while workers train, or while none does: as a driver starts. A node that was killed is replaced, a driver that was
+killed starts again, until nothing is to do.
 """
 
 import argparse
@@ -29,8 +30,12 @@ from results.schema import MEASURED
 from results.validation import validate
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-TARGETS = ("worker training", "worker writing", "node", "driver")
 PHASES = ("training", "writing", "between")  # what workers do when something is killed
+# What is killed and when, in turn. After a driver's death no worker trains until the next one has started.
+TURNS = (
+    ("worker", "training"), ("worker", "writing"), ("node", "training"), ("driver", "training"), ("node", "between"),
+    ("driver", "between"),
+)  # fmt: skip
 LAST = 0.9  # of the trials: when the last kill strikes
 SEEDS = 4  # of a cell, and so of a trial
 ACTIVATIONS = ("relu", "tanh", "elu", "sigmoid", "softsign", "gelu", "silu", "selu", "softplus", "identity")
@@ -110,24 +115,25 @@ def phase(nodes: Nodes, store: Path) -> str:
     return "training" if nodes.workers() else "between"
 
 
-def strike(target: str, nodes: Nodes, driver: subprocess.Popen, store: Path, times: random.Random) -> str | None:
-    """Kill the target. Gives the phase that it struck; None where there was nothing alive that did what it says."""
-    if target == "worker writing":
+def strike(
+    target: str, when: str, nodes: Nodes, driver: subprocess.Popen, store: Path, times: random.Random
+) -> str | None:
+    """Kill the target. Gives the phase that was struck; None where it is not the time, or nothing was alive."""
+    if when == "writing":
         return _strike_a_writer(driver, store)
     struck = phase(nodes, store)
+    if (struck == "between") != (when == "between") or driver.poll() is not None:
+        return None
     if target == "driver":
-        alive = driver.poll() is None
         driver.kill()
         driver.wait()
-        return struck if alive else None
-    if target == "node":
+    elif target == "node":
         nodes.kill(times.randrange(2))
-        return struck
-    workers = nodes.workers()
-    if not workers:
+    elif workers := nodes.workers():
+        times.choice(workers).kill()
+    else:
         return None
-    times.choice(workers).kill()
-    return "training"
+    return struck
 
 
 def _strike_a_writer(driver: subprocess.Popen, store: Path) -> str | None:
@@ -157,17 +163,17 @@ def disturbed(grid: Path, store: Path, kills: int, trials: int, seed: int) -> tu
     start = time.monotonic()
     nodes = Nodes()
     driver = sweep(grid, store, "--address", nodes.address)
-    targets = [TARGETS[i % len(TARGETS)] for i in range(kills)]
-    times.shuffle(targets)
     try:
         while driver.poll() != 0:
             if driver.poll() is not None:
                 driver = sweep(grid, store, "--address", nodes.address, "--retry")
             struck = hits.total()
-            if struck < kills and len(seen) >= struck * LAST / kills * trials * SEEDS:
+            target, when = TURNS[struck % len(TURNS)]
+            due = when == "between" or len(seen) >= struck * LAST / kills * trials * SEEDS
+            if struck < kills and due:
                 time.sleep(times.uniform(0.0, 0.5))
-                if nodes.workers() and (found := strike(targets[struck], nodes, driver, store, times)):
-                    hits[targets[struck], found] += 1
+                if found := strike(target, when, nodes, driver, store, times):
+                    hits[target, found] += 1
             time.sleep(0.05)
             now = set(measured(store).index)
             gone += len(seen - now)
@@ -217,7 +223,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="normorder-stress-") as folder:
         found = stress(Path(folder), given.kills, given.trials, given.seed)
     print(f"{'kills':<18}" + "".join(f"{name:>10}" for name in PHASES))
-    for target in TARGETS:
+    for target in dict(TURNS):
         print(f"{target:<18}" + "".join(f"{found.kills[target, name]:>10}" for name in PHASES))
     print(f"over {found.trials} trials")
     for name in ("lost", "doubled", "different", "corrupt", "problems"):
