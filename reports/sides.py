@@ -25,12 +25,15 @@ class Design(NamedTuple):
     rows: Array  # int (n, cells + 1): of each seed and cell its row in `runs`, −1 where there is none, as in the last column
 
     @classmethod
-    def of(cls, runs: pd.DataFrame) -> "Design":
-        cell, names = pd.factorize(runs["cell_id"])
-        seed, seeds = pd.factorize(runs["seed"], sort=True)
-        rows = np.full((len(seeds), len(names) + 1), -1)
-        rows[seed, cell] = np.arange(len(runs))
-        return cls(runs.drop_duplicates("cell_id")[list(FIELDS)].reset_index(drop=True), rows)
+    def of(cls, results: Results) -> "Design":
+        """The cells in the order in which their runs stand."""
+        columns = {order: np.flatnonzero((place >= 0).any(0)) for order, place in results.place.items()}
+        cells = pd.concat([results.cells(each).assign(order=order) for order, each in columns.items()])
+        rows = np.hstack([results.place[order][:, each] for order, each in columns.items()])
+        assert len(cells) == rows.shape[1], "a column of rows is that of its cell"
+        sequence = np.argsort(rows.max(0), kind="stable")
+        cells = cells[list(FIELDS)].iloc[sequence].reset_index(drop=True)
+        return cls(cells, np.pad(rows[:, sequence], ((0, 0), (0, 1)), constant_values=-1))
 
 
 class Evidence(NamedTuple):

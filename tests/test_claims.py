@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 import harness
-from grids import Grid
+from grids import TUNING_FROM, Grid
 from reports.claims import COLUMNS, VERDICTS, ClaimsError, judge, read
 from reports.ledger import NORMS, Allowed, Claim
 from reports.measures import measure
@@ -576,6 +576,24 @@ def test_where_rates_are_chosen_claims_are_judged_at_the_chosen_ones(tmp_path, w
     fixed = judge([which], results_of(tmp_path / "fixed", axes, value)).iloc[0]
     assert row[["verdict", "n", "cells"]].tolist() == fixed[["verdict", "n", "cells"]].tolist()
     assert row["estimate"] == pytest.approx(fixed["estimate"], abs=0.01)
+
+
+def test_a_cell_for_which_nothing_was_chosen_is_left_out_and_moves_no_other(tmp_path):
+    """Nothing is chosen for the first cell, and its runs are told from nothing but their place."""
+
+    def value(cell, seed):
+        if cell.activation == "relu" and cell.order == BEFORE and seed >= TUNING_FROM:
+            return "missing"
+        return effects({"relu": 0.1, "tanh": 0.05, "elu": -0.05})(cell, seed)
+
+    results = results_of(tmp_path, {"activation": ["relu", "tanh", "elu"]}, value, rates=[0.01, 0.1])
+    chosen = select(results).results
+    for runs in (chosen.runs, chosen.runs.assign(cell_id=None)):
+        claims = [claim(id=name, cells=of(activation=name)) for name in ("relu", "tanh", "elu")]
+        frame = judge([*claims, claim(id="all")], chosen._replace(runs=runs)).set_index("id")
+        assert frame["cells"].to_dict() == {"relu": 0, "tanh": 1, "elu": 1, "all": 2}
+        assert frame.loc[["tanh", "elu"], "estimate"].to_numpy() == pytest.approx([0.05, -0.05], abs=0.01)
+        assert "1 cell left out for too few pairs." in frame["reason"]["all"]
 
 
 # Missing, failed and diverged runs
