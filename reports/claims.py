@@ -68,7 +68,7 @@ def judge(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
     refuse_repeats(claims, "all claims")
     alpha = results.grid.analysis.alpha
     arms = {order: arm for arm, order in results.grid.analysis.arms.items()}
-    design = Design.of(results.runs)
+    design = Design.of(results)
     found = [evidence(claim, results, design) for claim in claims]
     judged = [None if isinstance(e, str) else _test(c, e, alpha) for c, e in zip(claims, found, strict=True)]
     difference = _holm([j.p_difference if j else np.nan for j in judged])

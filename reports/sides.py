@@ -1,7 +1,7 @@
 """From a claim and a store to outcomes: which cells have both of its sides, and first − second of every seed there.
 
 A claim's cells differ in what it leaves free. Each is a comparison of its own; those that differ only in the field
-`over` stand in one row.
+`over` stand in one row. A field whose value was chosen for each arm is NaN in every cell, so that all agree in it.
 """
 
 from typing import NamedTuple
@@ -25,12 +25,15 @@ class Design(NamedTuple):
     rows: Array  # int (n, cells + 1): of each seed and cell its row in `runs`, −1 where there is none, as in the last column
 
     @classmethod
-    def of(cls, runs: pd.DataFrame) -> "Design":
-        cell, names = pd.factorize(runs["cell_id"])
-        seed, seeds = pd.factorize(runs["seed"], sort=True)
-        rows = np.full((len(seeds), len(names) + 1), -1)
-        rows[seed, cell] = np.arange(len(runs))
-        return cls(runs.drop_duplicates("cell_id")[list(FIELDS)].reset_index(drop=True), rows)
+    def of(cls, results: Results) -> "Design":
+        """The cells in the order in which their runs stand."""
+        columns = {order: np.flatnonzero((place >= 0).any(0)) for order, place in results.place.items()}
+        cells = pd.concat([results.cells(each).assign(order=order) for order, each in columns.items()])
+        rows = np.hstack([results.place[order][:, each] for order, each in columns.items()])
+        assert len(cells) == rows.shape[1], "a column of rows is that of its cell"
+        sequence = np.argsort(rows.max(0), kind="stable")
+        cells = cells[list(FIELDS)].iloc[sequence].reset_index(drop=True)
+        return cls(cells, np.pad(rows[:, sequence], ((0, 0), (0, 1)), constant_values=-1))
 
 
 class Evidence(NamedTuple):
@@ -59,7 +62,7 @@ def evidence(claim: Claim, results: Results, design: Design) -> Evidence | str:
     slots, apart = matched
     levels = _levels(slots, claim.over)
     rest = [name for name in _common(claim) if name != claim.over]
-    slots["row"] = slots.groupby(rest, sort=False).ngroup()
+    slots["row"] = slots.groupby(rest, sort=False, dropna=False).ngroup()
     rows = slots.drop_duplicates("row")[rest].reset_index(drop=True)
     column = (slots["row"] * len(levels) + (slots[claim.over].map(levels.index) if claim.over else 0)).to_numpy()
     slot = slots.groupby(column).cumcount().to_numpy()
@@ -127,7 +130,7 @@ def _match(claim: Claim, cells: pd.DataFrame) -> tuple[pd.DataFrame, int] | str:
     if slots.empty:
         return "cells with both sides that agree in every other field"
     if claim.range_over:
-        several = slots.groupby(_common(claim), sort=False)[claim.range_over].transform("nunique") > 1
+        several = slots.groupby(_common(claim), sort=False, dropna=False)[claim.range_over].transform("nunique") > 1
         if not several.any():
             return f"at least two values of {claim.range_over} with both sides"
         slots = slots[several]
@@ -137,7 +140,7 @@ def _match(claim: Claim, cells: pd.DataFrame) -> tuple[pd.DataFrame, int] | str:
     if values < 2:
         return f"at least two values of {claim.over} with both sides"
     rest = [name for name in _common(claim) if name != claim.over]
-    shared = slots.groupby(rest, sort=False)[claim.over].transform("nunique") == values
+    shared = slots.groupby(rest, sort=False, dropna=False)[claim.over].transform("nunique") == values
     if not shared.any():
         return f"cells that all {values} values of {claim.over} have in common"
     apart = len(slots.loc[~shared, _common(claim)].drop_duplicates())

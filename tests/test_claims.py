@@ -13,11 +13,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 import harness
-from grids import Grid
+from grids import TUNING_FROM, Grid
 from reports.claims import COLUMNS, VERDICTS, ClaimsError, judge, read
 from reports.ledger import NORMS, Allowed, Claim
 from reports.measures import measure
 from reports.outcomes import gather
+from reports.rates import select
 from results import METRICS, Store
 
 LEDGER = read()
@@ -39,20 +40,27 @@ NOISE = np.random.default_rng(0).normal(size=(97, 64))
 
 def noise(cell, seed):
     """A normal number of this run."""
-    return NOISE[int(cell.cell_id, 16) % len(NOISE), seed]
+    return NOISE[int(cell.cell_id, 16) % len(NOISE), seed % NOISE.shape[1]]
 
 
-def results_of(folder, axes, value, metric="test_accuracy", seeds=SEEDS, exclude="", arms=None, alpha=0.05):
-    """Results of a store in which the metric of a run is value(cell, seed), or the run has the status that this names."""
+def results_of(
+    folder, axes, value, metric="test_accuracy", seeds=SEEDS, exclude="", arms=None, alpha=0.05, rates=(), tuning=5
+):
+    """Results of a store in which the metric of a run is value(cell, seed), or the run has the status that this names.
+
+    rates: learning rates that are searched, by as many tuning seeds.
+    """
     folder.mkdir(exist_ok=True)
     text = "".join(f"{name} = {json.dumps(values)}\n" for name, values in {**AXES, **axes}.items())
     arms = "arms = {" + ", ".join(f'{name} = "{order}"' for name, order in (arms or {}).items()) + "}\n"
     path = folder / "study.toml"
-    path.write_text(f"{exclude}\n[axes]\n{text}[seeds]\ncount = {seeds}\n[analysis]\nalpha = {alpha}\n{arms}")
+    search = f"[nuisance]\nlr = {list(rates)}\n" if rates else ""
+    count = f"{seeds}\ntuning = {tuning}" if rates else seeds
+    path.write_text(f"{exclude}\n[axes]\n{text}[seeds]\ncount = {count}\n[analysis]\nalpha = {alpha}\n{arms}{search}")
     grid = Grid.read(path, CHOICES)
     rows, values = [], {}
     for cell in grid.cells():
-        for seed in range(seeds):
+        for seed in grid.seeds.every:
             outcome = value(cell, seed)
             if isinstance(outcome, str):
                 rows += [] if outcome == "missing" else [run(cell, seed, outcome)]
@@ -86,7 +94,7 @@ def effects(differences, sd=0.005, base=0.5):
 
     def value(cell, seed):
         shift = differences[cell.activation] if isinstance(differences, dict) else differences
-        return base + 0.02 * NOISE[0, seed] + sd * noise(cell, seed) + shift * (cell.order == AFTER)
+        return base + 0.02 * NOISE[0, seed % NOISE.shape[1]] + sd * noise(cell, seed) + shift * (cell.order == AFTER)
 
     return value
 
@@ -544,6 +552,48 @@ def test_arms_have_the_names_that_the_grid_gives_them_and_numbers_their_unit(tmp
     row = one(tmp_path, claim(metric="test_loss"), {}, effects(0.25, base=1.0), arms=arms)
     assert row["reason"].startswith("after − before in test loss: +0.2")
     assert " nats [0." in row["reason"]
+
+
+# Searched fields
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        claim(),
+        claim("varies", over="depth", margin=0.01),
+        claim("less", range_over="depth"),
+        claim("rises", over="depth"),
+    ],
+    ids=lambda which: which.expected,
+)
+def test_where_rates_are_chosen_claims_are_judged_at_the_chosen_ones(tmp_path, which):
+    def value(cell, seed):
+        return effects(0.01 * cell.depth)(cell, seed)
+
+    axes = {"activation": ["relu", "tanh"], "depth": [2, 4]}
+    row = judge([which], select(results_of(tmp_path / "chosen", axes, value, rates=[0.01, 0.1])).results).iloc[0]
+    fixed = judge([which], results_of(tmp_path / "fixed", axes, value)).iloc[0]
+    assert row[["verdict", "n", "cells"]].tolist() == fixed[["verdict", "n", "cells"]].tolist()
+    assert row["estimate"] == pytest.approx(fixed["estimate"], abs=0.01)
+
+
+def test_a_cell_for_which_nothing_was_chosen_is_left_out_and_moves_no_other(tmp_path):
+    """Nothing is chosen for the first cell, and its runs are told from nothing but their place."""
+
+    def value(cell, seed):
+        if cell.activation == "relu" and cell.order == BEFORE and seed >= TUNING_FROM:
+            return "missing"
+        return effects({"relu": 0.1, "tanh": 0.05, "elu": -0.05})(cell, seed)
+
+    results = results_of(tmp_path, {"activation": ["relu", "tanh", "elu"]}, value, rates=[0.01, 0.1])
+    chosen = select(results).results
+    for runs in (chosen.runs, chosen.runs.assign(cell_id=None)):
+        claims = [claim(id=name, cells=of(activation=name)) for name in ("relu", "tanh", "elu")]
+        frame = judge([*claims, claim(id="all")], chosen._replace(runs=runs)).set_index("id")
+        assert frame["cells"].to_dict() == {"relu": 0, "tanh": 1, "elu": 1, "all": 2}
+        assert frame.loc[["tanh", "elu"], "estimate"].to_numpy() == pytest.approx([0.05, -0.05], abs=0.01)
+        assert "1 cell left out for too few pairs." in frame["reason"]["all"]
 
 
 # Missing, failed and diverged runs
