@@ -17,10 +17,10 @@ dataset      = ["digits"]
 architecture = ["{architecture}"]
 order        = ["weight-bn-act", "weight-act-bn"]
 activation   = ["relu"]
-depth        = [1]
+depth        = {depths}
 [recipe]
 epochs = {epochs}
-batch  = 64
+batch  = {batch}
 width  = {width}
 [seeds]
 count = {seeds}
@@ -28,12 +28,14 @@ count = {seeds}
 FAULTY = """
 import sys
 import time
-from harness.architectures.mlp import CONVOLUTIONS, CONSTANT_WIDTH, build as sound
+from harness.architectures.mlp import build as sound
 
 def build(cell, shape, classes):
     if "default_worker" in sys.argv[0]:  # not in the driver, which builds each network once to check it
         {fault}
     return sound(cell, shape, classes)
+
+{facts}
 """
 
 
@@ -44,16 +46,16 @@ def program(folder: Path, fault: str) -> Path:
     shutil.copy(ROOT / "normorder.py", folder)
     text = (ROOT / "harness" / "architectures" / "mlp.py").read_text()
     facts = "\n".join(line for line in text.splitlines() if line.startswith(("CONVOLUTIONS", "CONSTANT_WIDTH")))
-    faulty = FAULTY.format(fault=fault.replace("\n", "\n        "))
-    faulty = (
-        faulty.replace("import CONVOLUTIONS, CONSTANT_WIDTH, build as sound", "import build as sound") + "\n" + facts
-    )
-    (folder / "harness" / "architectures" / "faulty.py").write_text(faulty + "\n")
+    faulty = FAULTY.format(fault=fault.replace("\n", "\n        "), facts=facts)
+    (folder / "harness" / "architectures" / "faulty.py").write_text(faulty)
     return folder
 
 
-def write_grid(path: Path, architecture="mlp", epochs=2, width=32, seeds=4) -> Path:
-    path.write_text(GRID.format(architecture=architecture, epochs=epochs, width=width, seeds=seeds))
+def write_grid(path: Path, architecture="mlp", depths=(1,), epochs=2, batch=64, width=32, seeds=4) -> Path:
+    grid = GRID.format(
+        architecture=architecture, depths=list(depths), epochs=epochs, batch=batch, width=width, seeds=seeds
+    )
+    path.write_text(grid)
     return path
 
 

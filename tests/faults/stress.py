@@ -4,8 +4,9 @@ $ make stress                                                        some minute
 $ .venv/bin/python tests/faults/stress.py --kills 10 --trials 40
 
 The disturbed sweep runs on a cluster of two local nodes. Kills are spread evenly over its trials. A kill of a worker
-strikes one that trains, or that has a file half written: the names of temporary files tell their writer. A node or driver
-is killed while workers train, or while none does: as a driver starts. A node that was killed is replaced, a driver that was
+strikes one that trains, or that has a file half written: the names of temporary files tell their writer; or that one and
+the driver, so that nobody writes the rest. A node or driver is killed while workers train, or while none does: as a driver
+starts. A node that was killed is replaced, a driver that was
 killed starts again, until nothing is to do.
 """
 
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 PHASES = ("training", "writing", "between")  # what workers do when something is killed
 # What is killed and when, in turn. After a driver's death no worker trains until the next one has started.
 TURNS = (
-    ("worker", "training"), ("worker", "writing"), ("node", "training"), ("driver", "training"), ("node", "between"),
-    ("driver", "between"),
+    ("worker", "training"), ("worker", "writing"), ("node", "training"), ("worker and driver", "writing"),
+    ("driver", "training"), ("node", "between"), ("driver", "between"),
 )  # fmt: skip
 LAST = 0.9  # of the trials: when the last kill strikes
 SEEDS = 4  # of a cell, and so of a trial
@@ -57,8 +58,8 @@ class Outcome(NamedTuple):
 
 def grid_text(trials: int) -> str:
     depths = list(range(1, -(-trials // (2 * len(ACTIVATIONS))) + 1))
-    text = GRID.format(architecture="mlp", epochs=30, width=32, seeds=SEEDS)
-    return text.replace('["relu"]', str(list(ACTIVATIONS))).replace("depth        = [1]", f"depth        = {depths}")
+    text = GRID.format(architecture="mlp", depths=depths, epochs=30, batch=64, width=32, seeds=SEEDS)
+    return text.replace('["relu"]', str(list(ACTIVATIONS)))
 
 
 class Nodes:
@@ -101,9 +102,9 @@ class Nodes:
         self.cluster.shutdown()
 
 
-def written(store: Path) -> Iterator[int]:
+def written(store: Path, tables: Iterable[str] = tuple(SCHEMAS)) -> Iterator[int]:
     """Process numbers of those who have a file half written."""
-    for name in SCHEMAS:
+    for name in tables:
         for path in (store / name).glob(f".*.{WRITER}.*.tmp"):
             yield int(path.name.split(".")[-3])
 
@@ -120,7 +121,7 @@ def strike(
 ) -> str | None:
     """Kill the target. Gives the phase that was struck; None where it is not the time, or nothing was alive."""
     if when == "writing":
-        return _strike_a_writer(driver, store)
+        return _strike_a_writer(driver, store, with_driver="driver" in target)
     struck = phase(nodes, store)
     if (struck == "between") != (when == "between") or driver.poll() is not None:
         return None
@@ -136,15 +137,18 @@ def strike(
     return struck
 
 
-def _strike_a_writer(driver: subprocess.Popen, store: Path) -> str | None:
+def _strike_a_writer(driver: subprocess.Popen, store: Path, with_driver: bool) -> str | None:
     while driver.poll() is None:
-        for number in written(store):
+        for number in written(store, ("curves", "examples")):  # before `runs`
             try:
                 process = psutil.Process(number)
                 process.suspend()
             except psutil.Error:
                 continue
             if number in set(written(store)):  # its file is half written, and stays so
+                if with_driver:
+                    driver.kill()
+                    driver.wait()
                 process.kill()
                 return "writing"
             process.resume()
