@@ -1,5 +1,6 @@
 """How far a grid is: its planned runs by fate, for each value of what varies, and why runs failed or diverged."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -48,5 +49,6 @@ def overview(grid: Grid, store: Store) -> Overview:
 
 
 def _last_line(error: str | None) -> str:
-    """Of a traceback the error itself."""
-    return (error or "").strip().split("\n")[-1] or "no reason recorded"
+    """Of a traceback the error itself; in whichever epoch a loss was not finite, it is one reason."""
+    line = (error or "").strip().rpartition("\n")[2]
+    return re.sub(r" of epoch \d+ ", " ", line) or "no reason recorded"

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from simulated import fill, read_grid, run
+from simulated import PROVENANCE, fill, read_grid, run
 
 import normorder
 from results import Store
@@ -32,6 +32,15 @@ def test_reasons_are_counted(tmp_path):
         ("failed", "no reason recorded"): 1,
         ("diverged", "no reason recorded"): 1,
     }
+
+
+def test_losses_that_are_not_finite_are_one_reason_whatever_their_epoch(tmp_path):
+    grid = read_grid(tmp_path, seeds=3)
+    for epoch, cell in enumerate(grid.cells(), 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PROVENANCE, "error", f"a loss of epoch {epoch} was not finite")
+            store = fill(Store(tmp_path / "store"), [run(cell, seed, "diverged") for seed in range(3)])
+    assert overview(grid, store).reasons == {("diverged", "a loss was not finite"): 6}
 
 
 def test_a_store_of_other_runs_has_none_of_the_grid(tmp_path):
