@@ -22,15 +22,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from grids import TUNING_FROM
 from reports import effects as fx
 from reports import statistics as st
+from reports.curves import with_curves
 from reports.findings import Decision, Judged, reason
 from reports.ledger import ALONG, BOUNDED, Claim, ClaimsError, read, refuse_repeats
 from reports.outcomes import Results
+from reports.rates import fresh, open_fields
 from reports.sides import Design, Evidence, evidence
 from reports.words import counted
+from results import Store
 
-__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "judge", "read"]
+__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "read"]
 
 VERDICTS = {
     "supported": "the data show what is stated, and no cell alone shows the opposite",
@@ -52,14 +56,29 @@ METHOD = (
     "what is stated to be clear lies within it. p values are adjusted by Holm over all covered claims, tests of a "
     "difference and tests of lying within a margin each as a family: in each, some false rejection has probability at "
     "most alpha. A claim that its mean supports or contradicts is undecided if some cell alone shows the opposite (Holm "
-    "over the claim's cells). A verdict is about the data sets and recipes of this grid, not about those of the source."
+    "over the claim's cells). Where a field is searched, a claim that names it is judged at all its values, any other at "
+    "the value chosen for each arm; tuning seeds count in neither. A verdict is about the data sets and recipes of this "
+    "grid, not about those of the source."
 )
 
 Array = np.ndarray
 
 
-def judge(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
+def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> Results | None:
+    """Results of the fresh seeds at all values of what is searched, with measures of curves; None if no claim names it."""
+    if not any(claim.named & set(gathered.grid.searched) for claim in claims):
+        return None
+    runs = gathered.runs
+    untuned = runs.assign(
+        status=runs["status"].mask(runs["seed"] >= TUNING_FROM, "missing")
+    )  # lest they set a threshold
+    return with_curves(fresh(gathered)._replace(runs=untuned), store)[0]
+
+
+def judge(claims: Iterable[Claim], results: Results, everywhere: Results | None = None) -> pd.DataFrame:
     """A row for each claim, in the columns COLUMNS; numbers as the store has them. ClaimsError where an id repeats.
+
+    everywhere: what `at_every_value` gives, for claims that name a field whose value was chosen in `results`.
 
     p, p_holm: of the test that would support the claim; p_against: of another that would contradict it, NaN where the
     same test would.
@@ -68,8 +87,7 @@ def judge(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
     refuse_repeats(claims, "all claims")
     alpha = results.grid.analysis.alpha
     arms = {order: arm for arm, order in results.grid.analysis.arms.items()}
-    design = Design.of(results)
-    found = [evidence(claim, results, design) for claim in claims]
+    found = _evidence(claims, results, everywhere)
     judged = [None if isinstance(e, str) else _test(c, e, alpha) for c, e in zip(claims, found, strict=True)]
     difference = _holm([j.p_difference if j else np.nan for j in judged])
     within = _holm([j.p_within if j else np.nan for j in judged])
@@ -90,6 +108,18 @@ def judge(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
         rows.append(row)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(("n", "cells"), int))
+
+
+def _evidence(claims: Iterable[Claim], results: Results, everywhere: Results | None) -> list[Evidence | str]:
+    """Of each claim; from `everywhere` if it names a field whose value was chosen in `results`."""
+    chosen = set(results.grid.searched) - set(open_fields(results))
+    places = [(each, Design.of(each)) if each else None for each in (results, everywhere)]
+    found = []
+    for claim in claims:
+        named = sorted(claim.named & chosen)
+        at = places[bool(named)]
+        found.append(evidence(claim, *at) if at else f"needs results at every {' and '.join(named)}")
+    return found
 
 
 # The tests of one claim

@@ -84,7 +84,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
         export.write_csv(gathered.runs.drop(columns="cell_id"), folder / "runs.csv")
-        shown, beside = _contents(selected, frame, runs, store, ledger, album)
+        shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
         page.write_text(_template().render(shown), encoding="utf-8")
@@ -97,6 +97,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
 
 
 def _contents(
+    gathered: Results,
     selected: Selected,
     frame: pd.DataFrame,
     runs: pd.DataFrame,
@@ -114,7 +115,7 @@ def _contents(
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
-    judged = claims.judge(ledger, growth["results"])
+    judged = claims.judge(ledger, growth["results"], claims.at_every_value(ledger, gathered, store))
     beside = {
         "secondary": secondary, "effects": export_effects(depends), "statistics": growth["statistics"], "claims": judged,
     }  # fmt: skip

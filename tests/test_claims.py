@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, fill, run
@@ -14,7 +15,9 @@ from statsmodels.stats.weightstats import ttost_paired
 
 import harness
 from grids import TUNING_FROM, Grid
-from reports.claims import COLUMNS, VERDICTS, ClaimsError, judge, read
+from reports import page
+from reports.claims import COLUMNS, VERDICTS, ClaimsError, at_every_value, judge, read
+from reports.curves import thresholds
 from reports.ledger import NORMS, Allowed, Claim
 from reports.measures import measure
 from reports.outcomes import gather
@@ -594,6 +597,56 @@ def test_a_cell_for_which_nothing_was_chosen_is_left_out_and_moves_no_other(tmp_
         assert frame["cells"].to_dict() == {"relu": 0, "tanh": 1, "elu": 1, "all": 2}
         assert frame.loc[["tanh", "elu"], "estimate"].to_numpy() == pytest.approx([0.05, -0.05], abs=0.01)
         assert "1 cell left out for too few pairs." in frame["reason"]["all"]
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        claim("equivalent", margin=0.01, cells=of(lr=Allowed(most=0.01))),
+        claim("rises", over="lr"),
+        claim("greater", range_over="lr"),
+        claim(first=of(lr=0.1), second=of(lr=0.01), cells=of(order=AFTER)),
+    ],
+    ids=["cells", "over", "range_over", "side"],
+)
+def test_a_claim_that_names_a_searched_field_is_judged_on_the_fresh_seeds_at_all_its_values(tmp_path, which):
+    def value(cell, seed):
+        return effects(0.05 * (cell.lr == 0.1) - 0.4 * (seed >= TUNING_FROM))(cell, seed)
+
+    results = results_of(tmp_path, {}, value, rates=[0.01, 0.1])
+    everywhere = at_every_value([which], results, Store(tmp_path / "store"))
+    row = judge([which], select(results).results, everywhere).iloc[0]
+    assert row["verdict"] == "supported", row["reason"]
+    assert row["n"] == SEEDS
+    assert row["estimate"] == pytest.approx(0.0 if which.margin else 0.05, abs=0.01)
+    row = judge([which], select(results).results).iloc[0]
+    assert (row["verdict"], row["reason"]) == ("not covered", "Needs results at every lr.")
+
+
+def test_values_of_a_searched_field_that_the_grid_lacks_are_told_beside_those_that_it_has(tmp_path):
+    which, store = claim(cells=of(lr=0.3)), Store(tmp_path / "store")
+    results = results_of(tmp_path, {}, effects(0.1), rates=[0.01, 0.1])
+    assert at_every_value([claim()], results, store) is None
+    row = judge([which], select(results).results, at_every_value([which], results, store)).iloc[0]
+    assert row["reason"] == "Needs lr 0.3 (here: 0.01, 0.1)."
+
+
+def test_tuning_seeds_do_not_set_the_threshold_of_a_claim_about_epochs(tmp_path):
+    def value(cell, seed):
+        return 0.9 if seed >= TUNING_FROM else 0.5 + 0.01 * noise(cell, seed)
+
+    which = claim(metric="epochs_to_threshold", cells=of(lr=0.1))
+    results = results_of(tmp_path, {}, value, metric="val_accuracy", rates=[0.01, 0.1])
+    runs = at_every_value([which], results, Store(tmp_path / "store")).runs
+    assert thresholds(runs)["digits"] < 0.35 < thresholds(results.runs)["digits"]
+
+
+def test_the_page_of_a_grid_that_searches_a_field_judges_claims_about_it(tmp_path):
+    results = results_of(tmp_path, {"order": [NONE, BEFORE, AFTER]}, effects(0.1), rates=[0.01, 0.1])
+    page.build(results.grid, Store(tmp_path / "store"), tmp_path / "report")
+    rows = pd.read_csv(tmp_path / "report" / "claims.csv").set_index("id")
+    assert rows.loc[["bjorck-2018-small-rate", "bjorck-2018-large-rate"], "n"].tolist() == [SEEDS, SEEDS]
+    assert not rows["reason"].str.contains("nan").any()
 
 
 # Missing, failed and diverged runs
