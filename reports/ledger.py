@@ -36,11 +36,11 @@ KEYS = {
     "needs": "in place of all keys from cells on: the measurement that is missing",
 }
 EXPECTED = {
-    "greater": "it is above 0; with a margin, clearly so",
-    "less": "it is below 0; with a margin, clearly so",
+    "greater": "it is above 0; with a margin, above + the margin",
+    "less": "it is below 0; with a margin, below − the margin",
     "equivalent": "it lies within ± the margin",
     "not_greater": "it lies below the margin",
-    "varies": "it is not the same at all values of `over`; with a margin, clearly so",
+    "varies": "it is not the same at all values of `over`; with a margin, two of them differ by more",
     "rises": "it rises from each value of `over` to the next",
     "falls": "it falls from each value of `over` to the next",
     "less_spread": "the seeds of the first side scatter less than those of the second",
