@@ -20,25 +20,35 @@ class Judged(NamedTuple):
 
     n: int  # seeds
     cells: int
-    estimate: float  # NaN, as its interval, where more than two values vary
+    estimate: float  # NaN, as its interval, where more than two values vary, rise or fall
     low: float
     high: float
-    p_difference: float  # that the mean is 0; of BOUNDED claims, that it lies within the margin
-    p_within: float  # that it lies beyond the margin; NaN where there is none
-    direction: float  # sign of the mean, + as stated
+    p_difference: float  # what is stated, if the direction is +, or its opposite; of BOUNDED claims, beyond the margin
+    p_nonzero: float  # that the mean is not 0, which with a margin is less than what is stated; NaN of BOUNDED claims
+    p_within: float  # that it lies within the margin; NaN where there is none
+    direction: float  # + as stated
     used: Array  # bool (R,)
     supporting: Array  # bool (R,): this row alone shows what is stated
     opposing: Array  # bool (R,): the opposite
     clear: Array  # bool (R,): what is stated, and more than the margin
-    parts: tuple[tuple[object, float, float, float], ...]  # of varies: each value, its mean and interval
+    inside: Array  # bool (R,): of varies, that its values lie within the margin of each other
+    above: Array  # bool (R,): that its mean is not 0,
+    below: Array  # by sign
+    averaged: (
+        bool  # rows alone show what their mean hides: to lie within the margin is then nothing that the mean can show
+    )
+    parts: tuple[
+        tuple[object, float, float, float], ...
+    ]  # of varies each value, of rises each step: its mean and interval
     doubt: str  # why nothing was tested; else empty
 
 
 class Decision(NamedTuple):
     verdict: str
-    differs: bool  # the tests at the family's level: of a difference,
+    differs: bool  # the tests at the family's level: of a difference, as Judged says of p_difference,
+    nonzero: bool  # of any difference,
     within: bool  # and of lying within the margin
-    p: float  # of the one that decides, adjusted
+    p: float  # of the one that is told, adjusted
     family: int  # of how many claims
 
 
@@ -49,7 +59,7 @@ def reason(claim: Claim, data: Evidence, numbers: Judged, decision: Decision, ar
     covered = _coverage(claim, data, numbers)
     if numbers.doubt:
         return " ".join([f"{subject}: {numbers.doubt}.", *covered])
-    found = ", ".join(f"{_named(claim.over, value)} {interval(of, *ends)}" for value, *ends in numbers.parts)
+    found = ", ".join(f"{_named(claim, value)} {interval(of, *ends)}" for value, *ends in numbers.parts)
     found = found or interval(of, numbers.estimate, numbers.low, numbers.high)
     family = "" if decision.family == 1 else f" after Holm over {decision.family} claims"
     size = f"n = {numbers.n}, {counted(numbers.cells, 'cell')}"
@@ -82,18 +92,40 @@ def _side(selection: Selection, arms: Mapping[str, str]) -> str:
 def _finding(claim: Claim, of: Measure, numbers: Judged, decision: Decision) -> str:
     """What the tests over all cells show."""
     inside, outside = _bounds(claim, of)
+    margin = f"{amount(claim.margin or 0, of)} {of.unit}"
+    yes, no = _signs(claim)
     if claim.expected in BOUNDED:
-        return (
-            inside if decision.within else outside if decision.differs else f"neither {inside} nor {outside} is shown"
-        )
+        if decision.within or decision.differs:
+            return inside if decision.within else outside
+        return f"neither {inside} nor {outside} is shown"
+    if claim.expected in ("rises", "falls"):
+        if decision.differs:
+            return f"every step is {yes}" if numbers.direction > 0 else f"some step is {no}"
+        return f"neither that every step is {yes} nor that one is {no} is shown"
     if claim.expected == "varies":
         if decision.differs:
-            return f"not all the same{f', but {inside} of each other' if decision.within else ''}"
-        return f"the same but for differences {inside}" if decision.within else "no difference between them is shown"
+            return f"some differ by more than {margin}" if claim.margin else "not all the same"
+        if decision.within:
+            return (
+                f"not all the same, but {inside} of each other"
+                if decision.nonzero
+                else f"the same but for differences {inside}"
+            )
+        if decision.nonzero:
+            return f"not all the same, but not shown to differ by more than {margin}"
+        return "no difference between them is shown"
+    sign = yes if numbers.direction > 0 else no
+    beyond = f"above +{margin}" if yes == "above 0" else f"below −{margin}"
+    if decision.within:
+        return f"{sign}, but {inside}" if decision.nonzero else inside
     if decision.differs:
-        sign = "above 0" if numbers.estimate > 0 else "below 0"
-        return f"{sign}{f', but {inside}' if decision.within else ''}"
-    return inside if decision.within else "neither above nor below 0 is shown"
+        return beyond if claim.margin and numbers.direction > 0 else sign
+    return f"{sign}, but not shown to be {beyond}" if decision.nonzero else "neither above nor below 0 is shown"
+
+
+def _signs(claim: Claim) -> tuple[str, str]:
+    """Words for the stated direction and the other."""
+    return ("below 0", "above 0") if claim.expected in ("less", "falls", "less_spread") else ("above 0", "below 0")
 
 
 def _bounds(claim: Claim, of: Measure) -> tuple[str, str]:
@@ -108,11 +140,18 @@ def _alone(claim: Claim, of: Measure, data: Evidence, numbers: Judged, decision:
     """Of an undecided claim: which cells show something by themselves, and what they differ in."""
     if decision.verdict != "undecided" or len(numbers.used) == 1:
         return ""
-    yes, no = ("below 0", "above 0") if claim.expected in ("less", "falls", "less_spread") else ("above 0", "below 0")
-    if claim.expected in BOUNDED:
-        yes, no = _bounds(claim, of)
+    yes, no = _signs(claim)
     supporting, opposing = numbers.supporting, numbers.opposing
-    if decision.within and claim.expected not in BOUNDED:
+    if claim.expected == "varies":
+        yes, no = "not all the same", f"{_bounds(claim, of)[0]} of each other"
+        opposing = numbers.inside & ~supporting
+    elif decision.within and numbers.averaged:
+        yes, no, supporting, opposing = "above 0", "below 0", numbers.above, numbers.below
+    elif claim.expected in BOUNDED:
+        yes, no = _bounds(claim, of)
+    elif claim.expected in ("rises", "falls"):
+        yes, no = f"{yes} at every step", f"{no} at some step"
+    elif decision.within:
         supporting, yes = numbers.clear, f"{yes} by more than the margin"
     fields = [name for name in data.rows if data.rows[name].nunique() > 1]
     told = []
@@ -160,5 +199,8 @@ def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:
     return said
 
 
-def _named(field: str, value: object) -> str:
-    return f"{field} {value:g}" if numeric(field) else str(value)
+def _named(claim: Claim, value: object) -> str:
+    """'depth 4' or 'relu', a value of `over`; '2 to 4:', a step."""
+    if claim.expected != "varies":
+        return f"{value[0]:g} to {value[1]:g}:"
+    return f"{claim.over} {value:g}" if numeric(claim.over) else str(value)

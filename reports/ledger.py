@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from grids import FIELDS, Cell, WrongUse, order_error
-from reports.measures import DERIVED
+from reports.measures import DERIVED, measure
 from results import METRICS
 
 SHIPPED = Path(__file__).with_name("claims.toml")
@@ -36,11 +36,11 @@ KEYS = {
     "needs": "in place of all keys from cells on: the measurement that is missing",
 }
 EXPECTED = {
-    "greater": "it is above 0; with a margin, clearly so",
-    "less": "it is below 0; with a margin, clearly so",
+    "greater": "it is above 0; with a margin, above + the margin",
+    "less": "it is below 0; with a margin, below − the margin",
     "equivalent": "it lies within ± the margin",
     "not_greater": "it lies below the margin",
-    "varies": "it is not the same at all values of `over`; with a margin, clearly so",
+    "varies": "it is not the same at all values of `over`; with a margin, two of them differ by more",
     "rises": "it rises from each value of `over` to the next",
     "falls": "it falls from each value of `over` to the next",
     "less_spread": "the seeds of the first side scatter less than those of the second",
@@ -105,6 +105,11 @@ class Claim:
     range_over: str = ""
     needs: str = ""
 
+    @property
+    def named(self) -> set[str]:
+        """The cell fields that it names."""
+        return {*self.cells, *self.first, *self.second, self.over, self.range_over} - {""}
+
 
 def read(path: str | Path | None = None) -> tuple[Claim, ...]:
     """The claims of a file, by default those that come with this program. ClaimsError says what is wrong, in one line."""
@@ -123,6 +128,8 @@ def read(path: str | Path | None = None) -> tuple[Claim, ...]:
     entries = document.get("claim", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ClaimsError(f"{path}: claim: every entry starts with [[claim]]")
+    if not entries:
+        raise ClaimsError(f"{path}: has no claim: every entry starts with [[claim]]")
     claims = tuple(_Reader(path, number, entry).claim() for number, entry in enumerate(entries, 1))
     refuse_repeats(claims, str(path))
     return claims
@@ -166,7 +173,7 @@ class _Reader:
             **selections,
             metric=metric,
             expected=expected,
-            margin=self.margin(expected),
+            margin=self.margin(expected, metric),
             over=self.over(expected, **selections),
             range_over=self.range_over(expected, **selections),
         )
@@ -236,7 +243,7 @@ class _Reader:
         if all(first[name].meets(second[name]) for name in first):
             raise self.fail("first and second", f"do not differ: they share values of {', '.join(first)}")
 
-    def margin(self, expected: str) -> float | None:
+    def margin(self, expected: str, metric: str) -> float | None:
         value = self.entry.get("margin")
         if value is None:
             if expected in BOUNDED:
@@ -246,6 +253,8 @@ class _Reader:
             raise self.fail(f"margin = {value!r}", "must be a number above 0")
         if expected in ("rises", "falls", "less_spread"):
             raise self.fail(f"margin = {value!r}", f"has no use with {expected}")
+        if value >= 1 and measure(metric).unit == "pp":
+            raise self.fail(f"margin = {value!r}", f"must be below 1: {metric} is a share, 0.01 is 1 percentage point")
         return float(value)
 
     def over(self, expected: str, cells: Selection, first: Selection, second: Selection) -> str:

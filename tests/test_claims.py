@@ -6,15 +6,18 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
-from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, fill, run
+from simulated import AFTER, BEFORE, CLASSES, EXAMPLES, NONE, exactly, fill, run
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 import harness
 from grids import TUNING_FROM, Grid
-from reports.claims import COLUMNS, VERDICTS, ClaimsError, judge, read
+from reports import page
+from reports.claims import COLUMNS, VERDICTS, ClaimsError, at_every_value, judge, read
+from reports.curves import thresholds
 from reports.ledger import NORMS, Allowed, Claim
 from reports.measures import measure
 from reports.outcomes import gather
@@ -188,7 +191,9 @@ def test_a_difference_is_the_t_test_of_means_over_cells_within_seeds(tmp_path):
     results = results_of(tmp_path, {"activation": ["relu", "tanh"], "depth": [2, 4]}, effects(0.004, sd=0.01))
     row = judge([claim()], results).iloc[0]
     expected = stats.ttest_1samp(seed_means(results), 0)
-    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["p"], row["p_against"]) == pytest.approx((1, expected.pvalue))  # the mean is below 0
+    less = judge([claim("less")], results).iloc[0]
+    assert (less["p"], less["p_against"]) == pytest.approx((expected.pvalue, 1))
     assert (row["low"], row["high"]) == pytest.approx(tuple(expected.confidence_interval()))
     assert row["estimate"] == pytest.approx(seed_means(results).mean())
     assert (row["n"], row["cells"]) == (SEEDS, 4)
@@ -217,14 +222,76 @@ def test_no_gain_is_one_sided(tmp_path):
     assert "below +1.00 pp" in row["reason"]
 
 
-def test_a_slope_is_the_change_from_one_value_to_the_next(tmp_path):
-    def value(cell, seed):
-        return effects(0.01 * [2, 4, 16].index(cell.depth), sd=0.001)(cell, seed)
+def along_depth(*shifts, sd=0.002):
+    """A value for results_of whose effect is shifts at depths 2, 4, 8, …, or by activation such shifts."""
 
-    row = one(tmp_path, claim("rises", over="depth"), {"depth": [16, 2, 4]}, value)
-    assert row["estimate"] == pytest.approx(0.01, abs=0.001)
+    def value(cell, seed):
+        of_cell = shifts[0][cell.activation] if isinstance(shifts[0], dict) else shifts
+        return effects(of_cell[[2, 4, 8, 16].index(cell.depth)], sd=sd)(cell, seed)
+
+    return value
+
+
+def steps_of(results):
+    """after − before in test accuracy, averaged over cells within each seed: the steps from depth to depth. (n, L − 1)"""
+    depths = sorted(results.runs["depth"].unique())
+    return np.diff([seed_means(results, lambda run, depth=depth: run["depth"] == depth) for depth in depths], axis=0).T
+
+
+def test_to_rise_is_to_rise_at_every_step(tmp_path):
+    results = results_of(tmp_path, {"depth": [16, 2, 4], "activation": ["relu", "tanh"]}, along_depth(0, 0.01, 0, 0.02))
+    row = judge([claim("rises", over="depth")], results).iloc[0]
+    tests = [stats.ttest_1samp(steps, 0) for steps in steps_of(results).T]
     assert row["verdict"] == "supported"
-    assert "change from one depth to the next" in row["reason"]
+    assert row["p"] == pytest.approx(max(test.pvalue for test in tests))
+    assert row[["p_against", "cells"]].tolist() == [1, 6]
+    assert row[["estimate", "low", "high"]].isna().all()
+    assert "change from one depth to the next: 2 to 4: +" in row["reason"]
+    assert "; every step is above 0 (" in row["reason"]
+    for name, steps, test in zip(("2 to 4", "4 to 16"), steps_of(results).T, tests, strict=True):
+        low, high = test.confidence_interval()
+        assert f"{name}: +{100 * steps.mean():.2f} pp [{100 * low:.2f}, {100 * high:.2f}]" in row["reason"]
+
+
+def test_a_single_step_is_the_estimate(tmp_path):
+    results = results_of(tmp_path, {"depth": [2, 4]}, along_depth(0.01, 0))
+    row = judge([claim("falls", over="depth")], results).iloc[0]
+    expected = stats.ttest_1samp(steps_of(results)[:, 0], 0)
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(expected.confidence_interval()))
+    assert row["verdict"] == "supported"
+
+
+@pytest.mark.parametrize(("expected", "sign"), [("rises", 1), ("falls", -1)])
+def test_one_step_the_other_way_contradicts_whatever_the_slope(tmp_path, expected, sign):
+    results = results_of(tmp_path, {"depth": [2, 4, 8]}, along_depth(0, sign * -0.06, sign * 0.03, sd=0.01))
+    row = judge([claim(expected, over="depth")], results).iloc[0]
+    assert row["verdict"] == "contradicted"
+    assert row["p"] == 1
+    assert row["p_against"] == pytest.approx(2 * stats.ttest_1samp(steps_of(results)[:, 0], 0).pvalue)
+    assert f"; some step is {'below' if sign > 0 else 'above'} 0 (" in row["reason"]
+
+
+def test_a_step_within_noise_leaves_a_rise_undecided(tmp_path):
+    row = one(tmp_path, claim("rises", over="depth"), {"depth": [2, 4, 8]}, along_depth(0, 0.05, 0.05, sd=0.01))
+    assert row["verdict"] == "undecided"
+    assert "neither that every step is above 0 nor that one is below 0 is shown" in row["reason"]
+
+
+def test_a_cell_in_which_some_step_goes_the_other_way_keeps_a_rise_from_being_supported(tmp_path):
+    axes, rise = {"depth": [2, 4, 8], "activation": ["relu", "tanh"]}, (0, 0.1, 0.2)
+    value = along_depth({"relu": rise, "tanh": (0, 0.03, 0.01)})
+    row = one(tmp_path, claim("rises", over="depth"), axes, value)
+    assert row["p_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert "it depends on activation: above 0 at every step in relu; below 0 at some step in tanh" in row["reason"]
+
+
+def test_a_cell_that_rises_at_every_step_keeps_a_rise_from_being_contradicted(tmp_path):
+    axes, value = {"depth": [2, 4, 8], "activation": ["relu", "tanh"]}, {"relu": (0, 0.02, 0.04), "tanh": (0, -0.1, 0)}
+    row = one(tmp_path, claim("rises", over="depth"), axes, along_depth(value))
+    assert row["p_against_holm"] < 0.05
+    assert row["verdict"] == "undecided"
 
 
 def test_several_values_of_a_side_are_averaged_within_seeds(tmp_path):
@@ -269,6 +336,11 @@ def test_two_values_that_vary_are_compared_by_a_t_test(tmp_path):
     relu, tanh = (seed_means(results, lambda run, name=name: run["activation"] == name) for name in ("relu", "tanh"))
     assert row["p"] == pytest.approx(stats.ttest_rel(tanh, relu).pvalue)
     assert row["estimate"] == pytest.approx((tanh - relu).mean())
+    assert math.isnan(row["p_against"])
+    margin = 0.4 * abs(row["estimate"])
+    clear = judge([claim("varies", over="activation", margin=margin)], results).iloc[0]
+    d = np.sign(row["estimate"]) * (tanh - relu)
+    assert clear["p"] == pytest.approx(2 * stats.ttest_1samp(d, margin, alternative="greater").pvalue)
 
 
 def test_more_values_that_vary_are_compared_jointly(tmp_path):
@@ -284,10 +356,11 @@ def test_more_values_that_vary_are_compared_jointly(tmp_path):
 def test_what_is_compared_jointly_is_each_value_less_their_mean(tmp_path):
     shifts = {"relu": 0.1, "tanh": 0.1, "elu": 0.088}
     results = results_of(tmp_path, {"activation": list(shifts)}, effects(shifts, sd=0.01))
-    row = judge([claim("varies", over="activation", margin=0.05)], results).iloc[0]
+    row = judge([claim("varies", over="activation")], results).iloc[0]
     d = np.array([seed_means(results, lambda run, name=name: run["activation"] == name) for name in shifts]).T
     assert row["p"] == pytest.approx(brute_force(d - d.mean(1, keepdims=True), 1 / EXAMPLES / math.sqrt(6)))
     assert 0.05 < row["p"] < 0.95
+    row = judge([claim("varies", over="activation", margin=0.05)], results).iloc[0]
     assert row["verdict"] == "contradicted"
     assert "the same but for differences within ±5.00 pp" in row["reason"]
 
@@ -311,14 +384,16 @@ def test_p_values_are_adjusted_by_holm_over_the_claims_that_are_covered(tmp_path
         claim(id="all"),
         claim("less", id="relu", cells=of(activation="relu")),
         claim("equivalent", id="same", margin=0.01),
-        claim(id="clear", cells=of(activation="tanh"), margin=0.02),
+        claim(id="clear", cells=of(activation="tanh"), margin=0.005),
         claim(id="elsewhere", cells=of(activation="elu")),
         claim("varies", id="varies", over="activation"),
     ]
-    axes, value = {"activation": ["relu", "tanh"]}, effects({"relu": 0.002, "tanh": 0.004}, sd=0.01)
+    axes = {"activation": ["relu", "tanh"]}
+    value = planted_pairs(relu=exactly(SEEDS, -0.004, 0.01), tanh=exactly(SEEDS, 0.02, 0.015, seed=1))
     frame = judge(claims, results_of(tmp_path, axes, value)).set_index("id")
     same = frame.loc["same"]
     others = frame.loc[["all", "relu", "clear", "varies"]]
+    assert (others["p"] < 1).all()
     p = [*others["p"], same["p_against"]]
     adjusted = [*others["p_holm"], same["p_against_holm"]]
     assert adjusted == pytest.approx(multipletests(p, method="holm")[1])
@@ -412,7 +487,7 @@ def test_cells_beyond_the_margin_keep_equal_means_from_being_equivalent(tmp_path
     row = one(tmp_path, which, axes, effects({"relu": 0.05, "tanh": -0.05}, sd=0.002))
     assert row["p_holm"] < 0.05
     assert row["verdict"] == "undecided"
-    assert "alone beyond ±1.00 pp in relu and tanh" in row["reason"]
+    assert "it depends on activation: above 0 in relu; below 0 in tanh" in row["reason"]
 
 
 def test_a_cell_within_the_margin_keeps_an_equivalence_from_being_contradicted(tmp_path):
@@ -425,8 +500,8 @@ def test_a_cell_within_the_margin_keeps_an_equivalence_from_being_contradicted(t
 
 def test_an_effect_smaller_than_what_is_clear_contradicts(tmp_path):
     row = one(tmp_path, claim(margin=0.02), {}, effects(0.01, sd=0.001))
-    assert row["p_holm"] < 0.05
-    assert row["verdict"] == "contradicted"
+    assert (row["p"], row["verdict"]) == (1, "contradicted")
+    assert row["p_against_holm"] < 0.05
     assert "above 0, but within ±2.00 pp" in row["reason"]
     assert one(tmp_path / "plain", claim(), {}, effects(0.01, sd=0.001))["verdict"] == "supported"
 
@@ -437,6 +512,147 @@ def test_a_clear_effect_in_one_cell_keeps_a_small_mean_from_contradicting(tmp_pa
     assert row["p_against_holm"] < 0.05
     assert row["verdict"] == "undecided"
     assert "alone above 0 by more than the margin in tanh" in row["reason"]
+
+
+def planted_pairs(**differences):
+    """A value for results_of: after exceeds before by exactly these differences of each seed, by activation."""
+
+    def value(cell, seed):
+        return 0.5 + (cell.order == AFTER) * differences[cell.activation][seed]
+
+    return value
+
+
+@pytest.mark.parametrize(("expected", "sign", "side"), [("greater", 1, "above +"), ("less", -1, "below −")])
+def test_with_a_margin_a_mean_must_be_beyond_it(tmp_path, expected, sign, side):
+    which, error = claim(expected, margin=0.01), math.sqrt(SEEDS) / 100
+    for name, mean, verdict, words in (
+        ("little", 0.006, "undecided", f"{side[:5]} 0, but not shown to be {side}1.00 pp ("),
+        ("barely", 0.0145, "undecided", f"{side[:5]} 0, but not shown to be {side}1.00 pp ("),
+        ("clear", 0.0155, "supported", f"; {side}1.00 pp ("),
+        ("opposite", -0.0155, "contradicted", f"; {'below' if sign > 0 else 'above'} 0 ("),
+    ):
+        d = exactly(SEEDS, sign * mean, 0.216 * error)  # t(0.975, 7)·error is 0.51 pp
+        row = one(tmp_path / name, which, {}, planted_pairs(relu=d))
+        assert (row["verdict"], name) == (verdict, name), row["reason"]
+        assert words in row["reason"]
+        assert (row["p_holm"] <= 0.05) == (verdict == "supported")
+        assert (row["p_holm"] <= 0.05) == (min(sign * row["low"], sign * row["high"]) > 0.01)
+        shown = stats.ttest_1samp(d, 0).pvalue if verdict == "undecided" else min(row["p"], row["p_against"])
+        assert f"(p = {shown:.4f};" in row["reason"]
+
+
+def test_a_difference_that_is_told_beside_an_undecided_margin_is_adjusted_too(tmp_path):
+    d = exactly(SEEDS, 0.006, 0.00605)  # t = 2.805: R: 2 * pt(-2.805, 7) is 0.0263
+    results = results_of(tmp_path, {}, planted_pairs(relu=d))
+    [alone, *_] = judge([claim(margin=0.01)], results)["reason"]
+    [among, *_] = judge([claim(margin=0.01), claim("less", id="y")], results)["reason"]
+    assert "above 0, but not shown to be above +1.00 pp" in alone
+    assert "neither above nor below 0 is shown (p = 0.0527 after Holm over 2 claims" in among
+
+
+def test_values_that_differ_by_less_than_the_margin_or_not_clearly_by_more_do_not_vary_clearly(tmp_path):
+    which = claim("varies", over="activation", margin=0.01)
+    for name, shift, words in (
+        ("two", (0, 0.012), "not all the same, but not shown to differ by more than 1.00 pp"),
+        ("three", (0, 0.006, 0.012), "not all the same, but not shown to differ by more than 1.00 pp"),
+        ("clear", (0, 0.01, 0.02), "some differ by more than 1.00 pp"),
+        ("within", (0, 0.002, 0.003), "not all the same, but within ±1.00 pp of each other"),
+    ):
+        shifts = dict(zip(("relu", "tanh", "elu"), shift, strict=False))
+        d = {key: exactly(SEEDS, mean, 0.002, seed=i) for i, (key, mean) in enumerate(shifts.items())}
+        row = one(tmp_path / name, which, {"activation": list(shifts)}, planted_pairs(**d))
+        verdict = {"clear": "supported", "within": "contradicted"}.get(name, "undecided")
+        assert (row["verdict"], name) == (verdict, name), row["reason"]
+        assert words in row["reason"]
+
+
+def test_of_more_than_two_values_that_vary_clearly_two_differ_by_more_after_bonferroni(tmp_path):
+    d = {
+        name: exactly(25, mean, 0.01, seed=i)
+        for i, (name, mean) in enumerate((("relu", 0), ("tanh", 0.02), ("elu", 0.024)))
+    }
+    row = one(
+        tmp_path,
+        claim("varies", over="activation", margin=0.015),
+        {"activation": list(d)},
+        planted_pairs(**d),
+        seeds=25,
+    )
+    largest = stats.ttest_1samp(d["elu"] - d["relu"], 0.015, alternative="greater").pvalue
+    assert row["p"] == pytest.approx(3 * 2 * largest, rel=1e-3)
+    assert 1e-4 < row["p"] < 0.1
+
+
+# What means must not hide
+
+
+@pytest.mark.parametrize("expected", ["equivalent", "not_greater", "greater", "less"])
+def test_cells_of_opposite_signs_have_no_mean_within_the_margin(tmp_path, expected):
+    axes, which = {"activation": ["relu", "tanh"]}, claim(expected, margin=0.02)
+    d = exactly(SEEDS, 0.025, 0.0077)  # [1.86, 3.14]
+    row = one(tmp_path, which, axes, planted_pairs(relu=d, tanh=-d[::-1]))
+    within = row["p_holm" if expected in ("equivalent", "not_greater") else "p_against_holm"]
+    assert within < 0.05
+    assert row["verdict"] == "undecided"
+    assert "it depends on activation: above 0 in relu; below 0 in tanh" in row["reason"]
+
+
+@pytest.mark.parametrize("expected", ["equivalent", "not_greater", "greater", "less"])
+def test_cells_of_opposite_signs_that_each_lie_within_the_margin_have_such_a_mean(tmp_path, expected):
+    axes, which = {"activation": ["relu", "tanh"]}, claim(expected, margin=0.02)
+    d = exactly(SEEDS, 0.012, 0.004)
+    row = one(tmp_path, which, axes, planted_pairs(relu=d, tanh=-d[::-1]))
+    assert row["verdict"] == ("supported" if expected in ("equivalent", "not_greater") else "contradicted")
+
+
+def test_no_gain_bears_a_cell_that_loses_much(tmp_path):
+    value = planted_pairs(relu=exactly(SEEDS, 0.01, 0.003), tanh=exactly(SEEDS, -0.1, 0.003, seed=1))
+    row = one(tmp_path, claim("not_greater", margin=0.02), {"activation": ["relu", "tanh"]}, value)
+    assert row["verdict"] == "supported"
+
+
+def test_rows_that_vary_the_opposite_way_are_not_the_same(tmp_path):
+    axes, which = {"depth": [2, 4], "activation": ["relu", "tanh", "elu"]}, claim("varies", over="depth", margin=0.02)
+    value = along_depth({"relu": (0, 0.08), "tanh": (0, -0.08), "elu": (0, 0)})
+    row = one(tmp_path, which, axes, value)
+    assert row["p_against_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    told = "it depends on activation: not all the same in relu and tanh; within ±2.00 pp of each other in elu"
+    assert told in row["reason"]
+
+
+@pytest.mark.parametrize("depths", [[2, 4], [2, 4, 8]])
+def test_rows_that_vary_within_the_margin_are_the_same_but_for_it(tmp_path, depths):
+    axes, which = {"depth": depths, "activation": ["relu", "tanh"]}, claim("varies", over="depth", margin=0.02)
+    value = along_depth({"relu": (0, 0.01, 0.005), "tanh": (0, -0.01, 0)})
+    assert one(tmp_path, which, axes, value)["verdict"] == "contradicted"
+
+
+def test_many_rows_that_vary_are_seen_with_few_seeds_too(tmp_path):
+    """Signs of 8 seeds have p of at least 1/128, which Holm over 8 rows never rejects."""
+    names = ["relu", "tanh", "elu", "gelu", "silu", "sigmoid", "softsign", "selu"]
+    shifts = {name: (0, sign, 0) for name, sign in zip(names, [0.08, -0.08] * 4, strict=True)}
+    row = one(
+        tmp_path,
+        claim("varies", over="depth", margin=0.02),
+        {"depth": [2, 4, 8], "activation": names},
+        along_depth(shifts),
+    )
+    assert row["p_against_holm"] < 0.05
+    assert row["verdict"] == "undecided"
+    assert "alone not all the same in relu, tanh, elu, gelu and 4 more" in row["reason"]
+
+
+@pytest.mark.parametrize(("expected", "undecided"), [("equivalent", "supported"), ("greater", "contradicted")])
+@pytest.mark.parametrize("beyond", [False, True])
+def test_a_cell_alone_is_beyond_the_margin_at_the_level_of_all_cells(tmp_path, expected, undecided, beyond):
+    """Of two cells at 97.5 %: R: qt(0.9875, 7) is 2.841244; at 95 % both intervals are beyond: qt(0.975, 7) is 2.364624."""
+    error = 0.002 / (2.9 if beyond else 2.6)
+    d = exactly(SEEDS, 0.012, error * math.sqrt(SEEDS))
+    value = planted_pairs(relu=d, tanh=exactly(SEEDS, 0.001, 0.001, seed=1))
+    row = one(tmp_path, claim(expected, margin=0.01), {"activation": ["relu", "tanh"]}, value)
+    assert row["verdict"] == ("undecided" if beyond else undecided), row["reason"]
 
 
 # What the grid covers
@@ -594,6 +810,56 @@ def test_a_cell_for_which_nothing_was_chosen_is_left_out_and_moves_no_other(tmp_
         assert frame["cells"].to_dict() == {"relu": 0, "tanh": 1, "elu": 1, "all": 2}
         assert frame.loc[["tanh", "elu"], "estimate"].to_numpy() == pytest.approx([0.05, -0.05], abs=0.01)
         assert "1 cell left out for too few pairs." in frame["reason"]["all"]
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        claim("equivalent", margin=0.01, cells=of(lr=Allowed(most=0.01))),
+        claim("rises", over="lr"),
+        claim("greater", range_over="lr"),
+        claim(first=of(lr=0.1), second=of(lr=0.01), cells=of(order=AFTER)),
+    ],
+    ids=["cells", "over", "range_over", "side"],
+)
+def test_a_claim_that_names_a_searched_field_is_judged_on_the_fresh_seeds_at_all_its_values(tmp_path, which):
+    def value(cell, seed):
+        return effects(0.05 * (cell.lr == 0.1) - 0.4 * (seed >= TUNING_FROM))(cell, seed)
+
+    results = results_of(tmp_path, {}, value, rates=[0.01, 0.1])
+    everywhere = at_every_value([which], results, Store(tmp_path / "store"))
+    row = judge([which], select(results).results, everywhere).iloc[0]
+    assert row["verdict"] == "supported", row["reason"]
+    assert row["n"] == SEEDS
+    assert row["estimate"] == pytest.approx(0.0 if which.margin else 0.05, abs=0.01)
+    row = judge([which], select(results).results).iloc[0]
+    assert (row["verdict"], row["reason"]) == ("not covered", "Needs results at every lr.")
+
+
+def test_values_of_a_searched_field_that_the_grid_lacks_are_told_beside_those_that_it_has(tmp_path):
+    which, store = claim(cells=of(lr=0.3)), Store(tmp_path / "store")
+    results = results_of(tmp_path, {}, effects(0.1), rates=[0.01, 0.1])
+    assert at_every_value([claim()], results, store) is None
+    row = judge([which], select(results).results, at_every_value([which], results, store)).iloc[0]
+    assert row["reason"] == "Needs lr 0.3 (here: 0.01, 0.1)."
+
+
+def test_tuning_seeds_do_not_set_the_threshold_of_a_claim_about_epochs(tmp_path):
+    def value(cell, seed):
+        return 0.9 if seed >= TUNING_FROM else 0.5 + 0.01 * noise(cell, seed)
+
+    which = claim(metric="epochs_to_threshold", cells=of(lr=0.1))
+    results = results_of(tmp_path, {}, value, metric="val_accuracy", rates=[0.01, 0.1])
+    runs = at_every_value([which], results, Store(tmp_path / "store")).runs
+    assert thresholds(runs)["digits"] < 0.35 < thresholds(results.runs)["digits"]
+
+
+def test_the_page_of_a_grid_that_searches_a_field_judges_claims_about_it(tmp_path):
+    results = results_of(tmp_path, {"order": [NONE, BEFORE, AFTER]}, effects(0.1), rates=[0.01, 0.1])
+    page.build(results.grid, Store(tmp_path / "store"), tmp_path / "report")
+    rows = pd.read_csv(tmp_path / "report" / "claims.csv").set_index("id")
+    assert rows.loc[["bjorck-2018-small-rate", "bjorck-2018-large-rate"], "n"].tolist() == [SEEDS, SEEDS]
+    assert not rows["reason"].str.contains("nan").any()
 
 
 # Missing, failed and diverged runs

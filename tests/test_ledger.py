@@ -68,6 +68,7 @@ MISTAKES = {
     "margin that is no number": ("0.01", '"0.01"', ("margin = '0.01'", "number")),
     "margin true": ("0.01", "true", ("margin = True", "number")),
     "endless margin": ("0.01", "inf", ("margin = inf", "above 0")),
+    "margin that no share reaches": ("0.01", "1", ("margin = 1", "test_accuracy is a share", "0.01 is 1 percentage point")),
     "equivalence without margin": ('"greater"\nmargin    = 0.01', '"equivalent"', ("margin", "is missing", "equivalent")),
     "margin of a slope": ('expected  = "greater"', 'expected  = "rises"\nover = "lr"', ("margin = 0.01", "rises")),
     "variation over nothing": ('"greater"', '"varies"', ("over", "is missing")),
@@ -79,6 +80,8 @@ MISTAKES = {
     "range over a side's field": ("margin ", 'range_over = "order"\nmargin ', ("range_over = 'order'", "of the sides")),
     "spread of a range": ('"greater"\nmargin    = 0.01', '"less_spread"\nrange_over = "lr"', ("range_over", "spread")),
     "needs beside a metric": ("margin ", 'needs = "a probe"\nmargin ', ("cells", "cannot stand beside needs")),
+    "no claim": (ENTRY, "# later\n", ("has no claim", "[[claim]]")),
+    "list of no claim": (ENTRY, "claim = []", ("has no claim", "[[claim]]")),
     "two with one id": (ENTRY, ENTRY + ENTRY, ("claim 'one'", "id is given to 2 claims")),
 }  # fmt: skip
 
@@ -125,6 +128,15 @@ def test_a_claim_reads_as_it_is_written(tmp_path):
 def test_an_order_of_a_claim_may_name_layers_that_no_grid_can_train_yet(tmp_path):
     (which,) = read(written(tmp_path, ENTRY.replace("weight-act-bn", "weight-act-ln")))
     assert which.first == {"order": Allowed(("weight-act-ln",))}
+
+
+@pytest.mark.parametrize("metric", [*METRICS, *DERIVED])
+def test_a_margin_of_1_or_more_is_refused_of_shares_only(tmp_path, metric):
+    text = ENTRY.replace("0.01", "1.5").replace("test_accuracy", metric)
+    if metric.endswith(("loss", "epochs_to_threshold")):
+        assert read(written(tmp_path, text))[0].margin == 1.5
+    else:
+        assert f"{metric} is a share" in refused(written(tmp_path, text))
 
 
 # What comes with the program
