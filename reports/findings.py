@@ -34,12 +34,8 @@ class Judged(NamedTuple):
     inside: Array  # bool (R,): of varies, that its values lie within the margin of each other
     above: Array  # bool (R,): that its mean is not 0,
     below: Array  # by sign
-    averaged: (
-        bool  # rows alone show what their mean hides: to lie within the margin is then nothing that the mean can show
-    )
-    parts: tuple[
-        tuple[object, float, float, float], ...
-    ]  # of varies each value, of rises each step: its mean and interval
+    averaged: bool  # rows alone show what their mean hides, so that to lie within the margin is nothing it can show
+    parts: tuple[tuple[object, float, float, float], ...]  # of varies each value, of rises each step: mean, interval
     doubt: str  # why nothing was tested; else empty
 
 
