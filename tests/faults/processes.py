@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -64,6 +66,18 @@ def sweep(grid: Path, store: Path, *options: str, root: Path = ROOT, log: Path |
     command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(store), *options]
     with (log or grid.with_suffix(".log")).open("ab") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+
+
+@contextmanager
+def sweeping(grid: Path, store: Path, *options: str, **how) -> Iterator[subprocess.Popen]:
+    """A driver that does not outlive the block."""
+    driver = sweep(grid, store, *options, **how)
+    try:
+        yield driver
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+        driver.wait()
 
 
 def told(grid: Path) -> str:

@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-import psutil
 import pytest
-from processes import end, sweep, told, wait_until, write_grid
+from processes import sweeping, swept, told, wait_until, write_grid
 from stress import Nodes
 
 from results import Store
@@ -36,41 +35,27 @@ def cluster():
         each.close()
 
 
-def test_a_node_that_joins_late_gets_work(tmp_path, cluster):
+def test_a_node_that_joins_late_gets_work_and_takes_over_that_of_one_that_is_drained(tmp_path, cluster):
     nodes = cluster(1)
-    grid = write_grid(tmp_path / "g.toml", epochs=60, seeds=120)
-    driver = sweep(grid, tmp_path / "store", "--address", nodes.address)
-    try:
-        wait_until(lambda: driver.poll() is not None or Store(tmp_path / "store").files("runs"))
-        assert len(nodes.workers()) <= 1
+    grid = write_grid(tmp_path / "g.toml", epochs=160, seeds=120)
+    store = Store(tmp_path / "store")
+    with sweeping(grid, store.path, "--address", nodes.address) as driver:
+
+        def wait_for_workers(count):
+            wait_until(lambda: driver.poll() is not None or len(nodes.workers()) == count, 90.0)
+            assert driver.poll() is None, told(grid)
+
+        wait_for_workers(1)
         nodes.add()
-        wait_until(lambda: driver.poll() is not None or len(nodes.workers()) >= 2, 90.0)
-        assert driver.poll() is None, told(grid)
-        assert driver.wait(timeout=300) == 0, told(grid)
-    finally:
-        end([psutil.Process(driver.pid)] if driver.poll() is None else [])
-    assert validate(Store(tmp_path / "store")) == []
-
-
-def test_the_work_of_a_node_that_is_drained_goes_on_elsewhere(tmp_path, cluster):
-    nodes = cluster(2)
-    grid = write_grid(tmp_path / "g.toml", epochs=60, seeds=120)
-    driver = sweep(grid, tmp_path / "store", "--address", nodes.address)
-    try:
-        wait_until(lambda: driver.poll() is not None or Store(tmp_path / "store").files("runs"))
-        assert len(nodes.workers()) == 2
+        wait_for_workers(2)
         drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", nodes.address]
         drain += ["--node-id", nodes.nodes[0].node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
         drain += ["--reason-message", "maintenance", "--deadline-remaining-seconds", "5"]
-        done = subprocess.run(drain, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-500:]
-        wait_until(lambda: driver.poll() is not None or len(nodes.workers()) == 1, 90.0)
-        assert driver.poll() is None, told(grid)
+        subprocess.run(drain, capture_output=True, check=True)
+        wait_for_workers(1)
         assert driver.wait(timeout=300) == 0, told(grid)
-    finally:
-        end([psutil.Process(driver.pid)] if driver.poll() is None else [])
-    assert len(Store(tmp_path / "store").finished()) == 240
-    assert validate(Store(tmp_path / "store")) == []
+    assert len(store.finished()) == 240
+    assert validate(store) == []
 
 
 def test_a_full_object_store_loses_nothing(tmp_path, cluster):
@@ -81,8 +66,7 @@ def test_a_full_object_store_loses_nothing(tmp_path, cluster):
     filling = [sys.executable, "-c", FILL, nodes.address, str(size)]
     with subprocess.Popen(filling, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as filler:
         assert filler.stdout.readline() == "full\n"
-        driver = sweep(grid, tmp_path / "store", "--address", nodes.address)
-        assert driver.wait(timeout=300) == 0, told(grid)
+        assert swept(grid, tmp_path / "store", "--address", nodes.address)[0] == 0, told(grid)
         filler.stdin.close()
     assert len(Store(tmp_path / "store").finished()) == 24
     assert validate(Store(tmp_path / "store")) == []

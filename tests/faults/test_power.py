@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from processes import children, end, sweep, told, wait_until, write_grid
+from processes import children, end, sweeping, told, wait_until, write_grid
 
 from results import Store
 from results.validation import validate
@@ -41,8 +41,7 @@ def test_what_was_finished_a_second_before_the_power_fails_is_on_the_disk(tmp_pa
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     store = disk(image, "disk") / "store"
     grid = write_grid(tmp_path / "g.toml", epochs=60, seeds=120)
-    driver = sweep(grid, store)
-    try:
+    with sweeping(grid, store) as driver:
         wait_until(lambda: driver.poll() is not None or Store(store).files("runs"))
         finished = Store(store).finished()
         time.sleep(SETTLED_S)
@@ -52,9 +51,6 @@ def test_what_was_finished_a_second_before_the_power_fails_is_on_the_disk(tmp_pa
             process.send_signal(signal.SIGSTOP)
         shutil.copy(image, tmp_path / "after.img")  # as the disk is at this moment
         end(stopped)
-    finally:
-        end([psutil.Process(driver.pid)] if driver.poll() is None else [])
-        driver.wait()
     after = disk(tmp_path / "after.img", "after") / "store"
     assert 0 < len(finished) < 240
     assert set(finished) <= set(Store(after).finished())

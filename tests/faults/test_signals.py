@@ -5,7 +5,7 @@ import time
 
 import psutil
 import pytest
-from processes import children, end, sweep, swept, told, wait_until, write_grid
+from processes import children, sweeping, swept, told, wait_until, write_grid
 
 from results import Store
 
@@ -16,8 +16,7 @@ AGENTS = ("agent.py", "agent/main.py", "log_monitor.py")  # of Ray, which may ta
 def test_a_sweep_that_is_interrupted_ends_soon_and_goes_on_later(tmp_path, number):
     grid = write_grid(tmp_path / "a grid.toml", epochs=60, seeds=60)
     store = tmp_path / "store"
-    driver = sweep(grid, store)
-    try:
+    with sweeping(grid, store) as driver:
         wait_until(lambda: driver.poll() is not None or len(Store(store).files("runs")) >= 1)
         ours = children(driver)
         before = len(Store(store).finished())
@@ -28,8 +27,6 @@ def test_a_sweep_that_is_interrupted_ends_soon_and_goes_on_later(tmp_path, numbe
         assert len(Store(store).finished()) >= before > 0
         rest = [each for each in ours if not any(word.endswith(AGENTS) for word in cmdline(each))]
         wait_until(lambda: not any(each.is_running() for each in rest), 10.0)
-    finally:
-        end([psutil.Process(driver.pid)] if driver.poll() is None else [])
     time.sleep(1)
     code, out = swept(grid, store)
     assert code == 0, out

@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from processes import end, sweep, swept, told, wait_until, write_grid
+from processes import end, sweep, sweeping, swept, told, wait_until, write_grid
 
 from results import Store
 from results.schema import MEASURED
@@ -77,17 +77,14 @@ def test_a_copy_by_rsync_while_a_sweep_writes_is_whole_and_completed_by_the_next
         pytest.skip("there is no rsync")
     grid = write_grid(tmp_path / "g.toml", epochs=20, seeds=120)
     store, copy = tmp_path / "store", tmp_path / "copy"
-    driver = sweep(grid, store)
     caught = set()
-    try:
+    with sweeping(grid, store) as driver:
         wait_until(lambda: driver.poll() is not None or Store(store).files("runs"))
         while driver.poll() is None:
             rsync(store, copy)
             caught.add(len(Store(copy).files("runs")))
             assert not [each for each in validate(Store(copy)) if "not a readable" in each]
-    finally:
-        end([psutil.Process(driver.pid)] if driver.poll() is None else [])
-    assert driver.wait() == 0, told(grid)
+    assert driver.returncode == 0, told(grid)
     assert len(caught) > 1  # while the sweep wrote
     rsync(store, copy)
     assert_same(measured(copy), measured(store))
