@@ -151,7 +151,7 @@ def _lack(selection: Selection, cells: pd.DataFrame) -> str:
     """'order weight-bn-act (here: weight-act)'"""
     parts = []
     for name, allowed in selection.items():
-        here = [shown(value) for value in cells[name].dropna().unique()]
+        here = [shown(value) for value in cells[name].unique()]
         more = ", …" if len(here) > MOST_NAMED else ""
         parts.append(f"{name} {allowed} (here: {', '.join(here[:MOST_NAMED])}{more})")
     return " with ".join(parts)

@@ -272,6 +272,16 @@ def test_one_step_the_other_way_contradicts_whatever_the_slope(tmp_path, expecte
     assert f"; some step is {'below' if sign > 0 else 'above'} 0 (" in row["reason"]
 
 
+def test_every_step_is_that_of_the_seeds_that_are_complete(tmp_path):
+    value = lacking("missing", lambda cell, seed: cell.depth == 8 and seed == 0, along_depth(0, 0.05, 0.1, sd=0.01))
+    results = results_of(tmp_path, {"depth": [2, 4, 8]}, value)
+    row = judge([claim("rises", over="depth")], results).iloc[0]
+    two, four = (seed_means(results, lambda run, depth=depth: run["depth"] == depth) for depth in (2, 4))
+    low, high = stats.ttest_rel(four[1:], two[1:]).confidence_interval()
+    assert row["n"] == SEEDS - 1
+    assert f" pp [{100 * low:.2f}, {100 * high:.2f}], 4 to 8: " in row["reason"]
+
+
 def test_a_step_within_noise_leaves_a_rise_undecided(tmp_path):
     row = one(tmp_path, claim("rises", over="depth"), {"depth": [2, 4, 8]}, along_depth(0, 0.05, 0.05, sd=0.01))
     assert row["verdict"] == "undecided"
@@ -543,10 +553,11 @@ def test_with_a_margin_a_mean_must_be_beyond_it(tmp_path, expected, sign, side):
 
 
 def test_a_difference_that_is_told_beside_an_undecided_margin_is_adjusted_too(tmp_path):
-    d = exactly(SEEDS, 0.006, 0.00605)  # t = 2.805: R: 2 * pt(-2.805, 7) is 0.0263
-    results = results_of(tmp_path, {}, planted_pairs(relu=d))
-    [alone, *_] = judge([claim(margin=0.01)], results)["reason"]
-    [among, *_] = judge([claim(margin=0.01), claim("less", id="y")], results)["reason"]
+    d = {"relu": exactly(SEEDS, 0.006, 0.00605), "tanh": exactly(SEEDS, 0.006, 1e-4)}  # R: 2 * pt(-2.805, 7) is 0.0263
+    results = results_of(tmp_path, {"activation": list(d)}, planted_pairs(**d))
+    claims = [claim(id=name, margin=0.01, cells=of(activation=name)) for name in d]
+    [alone, *_] = judge(claims[:1], results)["reason"]
+    [among, *_] = judge(claims, results)["reason"]
     assert "above 0, but not shown to be above +1.00 pp" in alone
     assert "neither above nor below 0 is shown (p = 0.0527 after Holm over 2 claims" in among
 
@@ -653,6 +664,38 @@ def test_a_cell_alone_is_beyond_the_margin_at_the_level_of_all_cells(tmp_path, e
     value = planted_pairs(relu=d, tanh=exactly(SEEDS, 0.001, 0.001, seed=1))
     row = one(tmp_path, claim(expected, margin=0.01), {"activation": ["relu", "tanh"]}, value)
     assert row["verdict"] == ("undecided" if beyond else undecided), row["reason"]
+
+
+def with_p(p, mean):
+    """Differences of the seeds with this mean, whose t test against 0 has this p."""
+    return exactly(SEEDS, mean, abs(mean) * math.sqrt(SEEDS) / stats.t.isf(p / 2, SEEDS - 1))
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.028, "supported"), (0.022, "undecided")])
+@pytest.mark.parametrize("expected", ["greater", "rises"])
+def test_a_cell_alone_is_of_the_opposite_sign_after_holm_over_the_cells(tmp_path, expected, p, verdict):
+    """Of three cells whose p are about 0, p and 0.9, the second is adjusted to 2p."""
+    d = {"relu": exactly(SEEDS, 0.2, 0.01), "tanh": with_p(p, -0.006), "elu": with_p(0.9, 0.001)[::-1]}
+
+    def value(cell, seed):
+        return planted_pairs(**d)(cell, seed) if cell.depth == 4 else 0.5
+
+    axes = {"activation": list(d), "depth": [2, 4] if expected == "rises" else [4]}
+    row = one(tmp_path, claim(expected, over="depth" if expected == "rises" else ""), axes, value)
+    assert row["verdict"] == verdict, row["reason"]
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.0095, "contradicted"), (0.0075, "undecided")])
+def test_a_row_alone_varies_after_bonferroni_over_pairs_of_values_and_holm_over_rows(tmp_path, p, verdict):
+    """Three pairs of values, which all have this p, and two rows, the other of which does not vary: 6p."""
+    d = {"relu": with_p(p, 0.006), "tanh": exactly(SEEDS, 0, 0.003, seed=1)}
+
+    def value(cell, seed):
+        return 0.5 + (cell.order == AFTER) * {2: 0, 4: 1, 8: 0.5}[cell.depth] * d[cell.activation][seed]
+
+    which = claim("varies", over="depth", margin=0.0075)
+    row = one(tmp_path, which, {"activation": list(d), "depth": [2, 4, 8]}, value)
+    assert row["verdict"] == verdict, row["reason"]
 
 
 # What the grid covers
