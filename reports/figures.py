@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from reports.measures import measure
-from reports.words import label, minus
+from reports.words import label, minus, plain
 
 mpl.use("Agg")
 STYLE = {
@@ -159,8 +159,7 @@ def _cell_words(row, factor: float) -> str:
         return ""  # the grid has no such cell
     if not np.isfinite(row["difference"]):
         return "no pairs"
-    number = row["difference"] * factor
-    return f"{number:+.{1 if factor > 1 else 2}f} {MARKS[row['verdict']]}".replace("-", "−")
+    return f"{plain(row['difference'] * factor, 1 if factor > 1 else 2, signed=True)} {MARKS[row['verdict']]}"
 
 
 def forest(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[str], margin: float | None) -> Figure:

@@ -348,6 +348,7 @@ def test_no_name_stands_twice_in_a_page(tmp_path):
 )
 def test_a_number_has_a_minus_sign_only_where_it_shows_one(value, text):
     assert plain(value) == text
+    assert plain(value, signed=True) == ("+" if text[0] in "1" else "") + text
 
 
 @pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])
