@@ -362,6 +362,9 @@ def repeated_interrupt():
 
 
 def main() -> None:
+    sys.stdout.reconfigure(
+        line_buffering=True
+    )  # a log has each line when it is told, and errors below what led to them
     with repeated_interrupt() as interrupts:
         try:
             app()
