@@ -148,7 +148,8 @@ def sweep(
     retry: Retry = False,
     mode: Mode = None,
     limit: Annotated[
-        float, typer.Option("--trial-limit", min=1.0, help="seconds after which a trial is taken to hang and is ended")
+        float,
+        typer.Option("--trial-limit", min=1.0, max=1e7, help="seconds after which a trial counts as hanging"),
     ] = 21_600.0,
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
@@ -166,10 +167,12 @@ def sweep(
         check_trainable({run.cell for run in plan.missing}, data)
     with ray_side.cluster(address) as slots:
         shared = ray_side.share(data)
-        pilots = ray_side.measure_all(to_measure(plan, data), shared, slots)
+        pilots = ray_side.measure_all(shapes := to_measure(plan, data), shared, slots, limit)
         hows = choose_how(plan, data, pilots, slots, mode)
         trials = group(plan.missing, data, slots, hows)
         tell(study, trials, slots)
+        if unmeasured := len(shapes.keys() - pilots.keys()):
+            print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
         if mode and (other := sum(how.mode != mode for how in hows.values())):
             print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
         counts = ray_side.run_trials(trials, data, shared, where, provenance(), limit)
@@ -181,7 +184,7 @@ def sweep(
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
     options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
     print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
-    finish(study, failed=counts["failed"])
+    finish(study, failed=counts["failed"] + plan.failed)
 
 
 def finish(study: Study, failed: int) -> NoReturn:
@@ -341,7 +344,7 @@ def provenance() -> dict[str, str]:
 def repeated_interrupt():
     """Ctrl-C, SIGTERM and SIGUSR1 raise KeyboardInterrupt, and again every 5 s: Ray swallows one now and then.
 
-    Gives the list of them.
+    Gives the list of them. After the block, once there was one, others are ignored, lest they cut off the last line.
     """
     interrupts: list[int] = []
 
@@ -358,18 +361,18 @@ def repeated_interrupt():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if interrupts else handler)
 
 
 def main() -> None:
-    sys.stdout.reconfigure(
-        line_buffering=True
-    )  # a log has each line when it is told, and errors below what led to them
+    sys.stdout.reconfigure(line_buffering=True)  # so that in a log errors stand below what led to them
     with repeated_interrupt() as interrupts:
         try:
             app()
-        except (SystemExit, KeyboardInterrupt):
-            if not interrupts:
+        except KeyboardInterrupt:
+            interrupts.append(signal.SIGINT)
+        except SystemExit as end:
+            if not interrupts and end.code != INTERRUPTED:  # which it is where typer has seen the interrupt
                 raise
         except WrongUse as error:
             print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds

@@ -60,13 +60,14 @@ def cluster(address: str | None = None):
     started_here = not ray.is_initialized()
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        handlers = _handlers()
         try:
-            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+            with _signals_wait():
+                # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
+                ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
+        except SystemExit:  # of Ray's own handler of SIGTERM, which stands until ray.init ends
+            raise KeyboardInterrupt from None
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
-        _handle(handlers)
     try:
         slots = int(ray.cluster_resources().get("CPU", 0))
         if slots < 1:
@@ -74,7 +75,24 @@ def cluster(address: str | None = None):
         yield slots
     finally:
         if started_here:
-            ray.shutdown()
+            with _signals_wait():
+                ray.shutdown()
+
+
+@contextmanager
+def _signals_wait():
+    """Signals that end a sweep are held back, and come when their handlers are in their place again.
+
+    The processes that Ray starts inherit that they are held back: one to the whole group, as terminals and Slurm send it,
+    would else end them before the driver, and Ray's core would end the driver.
+    """
+    handlers = _handlers()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        yield
+    finally:
+        _handle(handlers)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handlers() -> dict[int, object]:
@@ -108,14 +126,15 @@ def run_trials(
     A trial whose worker is lost again and again is divided, since the memory may be too small for its seeds; a single
     seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written.
     """
-    how = {"data": dict(shared), "store": str(store.path), "provenance": dict(provenance), "limit_s": limit_s}
+    how = {"data": dict(shared), "store": str(store.path), "mark": store.mark()}
+    how |= {"provenance": dict(provenance), "limit_s": limit_s}
     with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
         numbered, retries = list(enumerate(trials)), RETRIES
         while numbered:
             lost: list[tuple[int, Trial]] = []
             for first in range(0, len(numbered), TRIALS_A_FIT):
                 part = numbered[first : first + TRIALS_A_FIT]
-                watcher = _Watcher(part, data, store, provenance, display, limit_s)
+                watcher = _Watcher(part, data, store, how["mark"], provenance, display, limit_s)
                 _fit([trial for _, trial in part], how, watcher, retries)
                 if watcher.unwritten:
                     raise StoreError(
@@ -131,14 +150,20 @@ def _work(trials: list[Trial], data: Mapping[str, Data]) -> list[float]:
 
 
 def measure_all(
-    shapes: Mapping[tuple, tuple[Cell, list[int]]], shared: Mapping[str, ray.ObjectRef], slots: int
+    shapes: Mapping[tuple, tuple[Cell, list[int]]],
+    shared: Mapping[str, ray.ObjectRef],
+    slots: int,
+    limit_s: float = PILOT_LIMIT_S,
 ) -> dict[tuple, Pilot]:
     """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be.
 
     A shape whose pilot fails or hangs is left out: its trials will too, and say why.
     """
-    task = ray.remote(num_cpus=1, max_retries=1)(_measure)
-    asked = {key: task.remote(cell, shared[cell.dataset], blocks, slots) for key, (cell, blocks) in shapes.items()}
+    task = ray.remote(num_cpus=1, max_retries=0)(_measure)
+    limit_s = min(limit_s, PILOT_LIMIT_S)
+    asked = {
+        key: task.remote(cell, shared[cell.dataset], blocks, slots, limit_s) for key, (cell, blocks) in shapes.items()
+    }
     pilots = {}
     for key, reference in asked.items():
         with suppress(ray.exceptions.RayError):
@@ -146,10 +171,10 @@ def measure_all(
     return pilots
 
 
-def _measure(cell: Cell, data: Data, blocks: list[int], slots: int) -> Pilot:
+def _measure(cell: Cell, data: Data, blocks: list[int], slots: int, limit_s: float) -> Pilot:
     torch.set_num_threads(1)
     keep_memory()
-    with _at_most(PILOT_LIMIT_S):
+    with _at_most(limit_s):
         return measure(cell, data, blocks, trials=slots)
 
 
@@ -185,24 +210,25 @@ def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", re
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _train(config, trials, data, store, provenance, limit_s):
+def _train(config, trials, data, store, mark, provenance, limit_s):
     """What a worker does with one trial."""
     trial = trials[config["index"]]
     statuses: Counter[str] = Counter()
     not_compiled = unwritten = None
     with _at_most(limit_s):
         for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance):
-            unwritten = unwritten or _write(Store(store), outcome.tables)
+            unwritten = unwritten or _write(Store(store), mark, outcome.tables)
             statuses.update(outcome.tables["runs"]["status"].to_pylist())
             not_compiled = not_compiled or outcome.not_compiled
     # In one key: Tune has a meaning of its own for "done".
     return {"runs": dict(statuses), "not_compiled": not_compiled, "unwritten": unwritten}
 
 
-def _write(store: Store, tables: Mapping[str, pa.Table]) -> str | None:
+def _write(store: Store, mark: str, tables: Mapping[str, pa.Table]) -> str | None:
     """Write the tables of a trial, trying again for a while. Gives what is wrong with the store at last."""
     for wait_s in (*WAITS_S, None):
         try:
+            store.check_mark(mark)
             store.write(tables)
             return None
         except OSError as error:
@@ -235,8 +261,8 @@ class _Watcher(tune.Callback):
     trials: with the number by which the display knows each. `lost`: of those given up, what is to be divided.
     """
 
-    def __init__(self, trials, data, store, provenance, display, limit_s):
-        self.trials, self.data, self.store, self.provenance = trials, data, store, provenance
+    def __init__(self, trials, data, store, mark, provenance, display, limit_s):
+        self.trials, self.data, self.store, self.mark, self.provenance = trials, data, store, mark, provenance
         self.display, self.limit_s = display, limit_s
         self.lost: list[tuple[int, Trial]] = []
         self.unwritten: str | None = None
@@ -271,7 +297,7 @@ class _Watcher(tune.Callback):
         if hung:
             error += f"\nit ran longer than the limit of {self.limit_s:g} s for a trial"
         tables = failed_tables(ours, self.data[ours.cell.dataset], self.provenance, error, datetime.now(UTC))
-        self.unwritten = self.unwritten or _write(self.store, tables)
+        self.unwritten = self.unwritten or _write(self.store, self.mark, tables)
         self.display.trial_ended(number, {"failed": len(ours.seeds)})
 
     def __getstate__(self):

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from results.files import StoreError, Vanished, publish, read_file, retrying, stage_bytes
+import pyarrow.compute as pc
+
+from results.files import StoreError, Vanished, batches, publish, read_file, retrying, stage_bytes
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
 
@@ -33,7 +35,8 @@ LEDGER = ".merged"  # folder in a store: what was copied into it, since a compac
 def merge(sources: Sequence[Store], target: Store) -> Merge:
     """Copy what `sources` hold into `target`, `runs` last. StoreError where one cannot be read or the target written.
 
-    Every file is read and checked before the first is copied, so that a damaged source leaves the target as it was.
+    Every file is read and checked before the first is copied, so that a damaged source leaves the target as it was. A sweep
+    may write to a source meanwhile: what is copied of its `runs` was listed first, when the rest of it was there.
     """
     for source in sources:
         if not source.path.is_dir():
@@ -45,10 +48,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
             retrying(lambda source=source, name=name: _check(source, name))
     known = _known(target)
     copied: list[str] = []
-    there = 0
-    for name in sorted(SCHEMAS, key=lambda name: name == "runs"):  # as a trial writes them: runs say that all is there
-        for source in others:
-            there += retrying(lambda source=source, name=name: _copy(source, target, name, known, copied))
+    there = sum(retrying(lambda source=source: _copy(source, target, known, copied)) for source in others)
     if copied:
         try:
             text = "\n".join(sorted(copied)) + "\n"
@@ -65,8 +65,20 @@ def forget(store: Store) -> None:
         path.unlink(missing_ok=True)
 
 
-def _known(target: Store) -> set[str]:
-    return {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
+def _known(target: Store) -> dict[str, set[str]]:
+    """What the ledger has of each table, as far as it is there still: entries, and the trials of all that the target holds.
+
+    A store may have lost files, or be a copy that got no farther than the ledger.
+    """
+    entries = {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
+    known = {"entries": entries}
+    for name in SCHEMAS:
+        known[name] = retrying(lambda name=name: _trials(target.files(name), name)) if entries else set()
+    return known
+
+
+def _trials(paths: Sequence[Path], name: str) -> set[str]:
+    return {trial for batch in batches(paths, name, ("trial",)) for trial in pc.unique(batch.rows["trial"]).to_pylist()}
 
 
 def _check(source: Store, name: str) -> None:
@@ -74,18 +86,28 @@ def _check(source: Store, name: str) -> None:
         read_file(path, columns_of(name))
 
 
-def _copy(source: Store, target: Store, name: str, known: set[str], copied: list[str]) -> int:
-    """Copy the files of a table, add them to `copied`, give the number of those that were there.
+def _copy(source: Store, target: Store, known: dict[str, set[str]], copied: list[str]) -> int:
+    """Copy the files of a store, add them to `copied`, give the number of those that were there.
 
     Vanished where a compaction of the source was faster.
     """
+    runs = source.files("runs")
     there = 0
-    for path in source.files(name):
+    for name in SCHEMAS:
+        if name != "runs":
+            there += _copy_files(source.files(name), target, name, known, copied)
+    return there + _copy_files(runs, target, "runs", known, copied)
+
+
+def _copy_files(paths: Sequence[Path], target: Store, name: str, known: dict[str, set[str]], copied: list[str]) -> int:
+    there = 0
+    for path in paths:
         content = _bytes(path)
         digest = hashlib.sha256(content).hexdigest()[:16]
         entry = f"{name}/{path.name} {digest}"
         places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
-        if entry in known or any(_holds(place, content) for place in places):
+        told = entry in known["entries"] and _trials([path], name) <= known[name]
+        if told or any(_holds(place, content) for place in places):
             there += 1
             continue
         read_file(path, columns_of(name))  # it may have come since all were checked
@@ -94,7 +116,6 @@ def _copy(source: Store, target: Store, name: str, known: set[str], copied: list
             publish(stage_bytes(place, content), place)
         except OSError as error:
             raise StoreError(f"{place}: cannot be written: {error.strerror}") from None
-        known.add(entry)
         copied.append(entry)
     return there
 

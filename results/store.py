@@ -21,6 +21,7 @@ from results.files import StoreError, batches, listing, publish, retrying, stage
 from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
+MARK = ".store-"
 VERSIONS = (
     "run_id",
     "trial",
@@ -58,6 +59,8 @@ class Store:
         for path in (self.path, *(self.path / name for name in SCHEMAS)):
             folder = path
             while not folder.exists():
+                if folder.is_symlink():
+                    raise StoreError(f"{folder}: a link to nothing, so {self.path} cannot be a store")
                 folder = folder.parent
             if not folder.is_dir():
                 raise StoreError(f"{folder}: not a folder, so {self.path} cannot be a store")
@@ -78,6 +81,26 @@ class Store:
             trial = rows["trial"][0].as_py()
             path = self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet"
             publish(stage(path, rows, durable), path, durable)
+
+    def mark(self) -> str:
+        """What tells this store from a folder that takes its place, as that under a disk which went away.
+
+        Made where there is none; of two that are made at once, either will do. StoreError where it cannot be.
+        """
+        try:
+            marks = sorted(self.path.glob(f"{MARK}*"))
+            if not marks:
+                marks = [self.path / f"{MARK}{uuid.uuid4().hex}"]
+                self.path.mkdir(parents=True, exist_ok=True)
+                marks[0].touch()
+            return marks[0].name
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def check_mark(self, mark: str) -> None:
+        """StoreError where this is not the store that had this mark."""
+        if not (self.path / mark).exists():
+            raise StoreError(f"{self.path}: is not the store that the sweep began with; is its disk gone?")
 
     def files(self, name: str) -> list[Path]:
         return listing(self.path / name)

@@ -68,6 +68,41 @@ def test_what_was_merged_is_not_copied_again_even_where_the_target_was_compacted
     assert names(target.path) == files
 
 
+@pytest.mark.parametrize("lost", ["runs", "curves", "examples"])
+def test_what_the_target_has_lost_is_copied_again(tmp_path, lost):
+    source, target = several(Store(tmp_path / "a")), Store(tmp_path / "into")
+    merge([source], target)
+    target.files(lost)[0].unlink()
+    assert merge([source], target).copied == 1
+    assert said(target.path) == said(source.path)
+
+
+def test_runs_of_a_store_that_is_written_to_meanwhile_come_with_their_curves_and_examples(tmp_path):
+    class Written(Store):
+        """A sweep ends a trial whenever its tables are listed."""
+
+        def files(self, name):
+            found = super().files(name)
+            if name != "runs" and len(super().files("runs")) < 20:
+                several(Store(self.path), count=1, first=len(super().files("runs")))
+            return found
+
+    source, target = several(Written(tmp_path / "a")), Store(tmp_path / "into")
+    merge([source], target)
+    assert len(source.files("runs")) > len(target.files("runs")) >= 3
+    for name in ("curves", "examples"):
+        assert {path.name[:2] for path in target.files("runs")} <= {path.name[:2] for path in target.files(name)}
+
+
+def test_a_copy_of_a_store_that_got_no_farther_than_its_ledger_is_filled(tmp_path):
+    source, target = several(Store(tmp_path / "a")), Store(tmp_path / "into")
+    merge([source], target)
+    for name in ("curves", "examples", "runs"):
+        shutil.rmtree(target.path / name)
+    merge([source], target)
+    assert said(target.path) == said(source.path)
+
+
 def test_sources_stay_as_they_are(tmp_path):
     several(Store(tmp_path / "a"))
     several(Store(tmp_path / "b"), first=2)

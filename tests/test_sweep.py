@@ -135,16 +135,6 @@ def test_a_trial_that_raises_is_failed_rows_and_runs_again_only_on_request(data,
     assert store.failed() == set()
 
 
-def test_a_worker_that_dies_every_time_leaves_failed_rows_written_by_the_driver(data, slots, tmp_path):
-    """The store's folder of curves is a file on the worker's way: writing raises outside what a trial catches."""
-    grid = read_grid(tmp_path / "g.toml", count=("count = 5", "count = 1"), activation=('["relu", "tanh"]', '["relu"]'))
-    store = Store(tmp_path / "store")
-    store.path.mkdir()
-    (store.path / "curves").write_text("in the way")
-    assert run(grid, store, data, slots)["failed"] == 3
-    assert store.read("runs").to_pandas()["status"].tolist() == ["failed"] * 3
-
-
 def test_a_network_that_an_architecture_refuses_is_told_before_ray_starts(data, tmp_path):
     grid = read_grid(tmp_path / "g.toml", architecture=('["mlp"]', '["cnn"]'))
     narrow = {"digits": datasets.prepare("digits", datasets.Examples(*(data["digits"].x_train[:, :, :2],) * 1,
