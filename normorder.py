@@ -28,11 +28,12 @@ from harness.engine import COMPILED
 from harness.plan import Plan, PlanError, Trial, group, make_plan
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
+from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
 from results.schema import MEASURED
 from results.upkeep import compact, needs_compaction
-from results.validation import incomplete, set_aside, validate
+from results.validation import incomplete, orphans, set_aside, validate
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -273,6 +274,10 @@ def validate_command(
         f"{where.path}: {files:,} files checked: readable, identities, statuses, metrics, curves, examples, no conflicts"
         + (f", every run of {grid.name}" if grid else "")
     )
+    if left := retrying(lambda: orphans(where)):
+        print(
+            f"{left:,} trials have curves or examples and no runs: orphans of a crash or of deleted files, without effect"
+        )
 
 
 @app.command("status")
@@ -365,7 +370,8 @@ def repeated_interrupt():
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # so that in a log errors stand below what led to them
+    # In a log errors stand below what led to them; names of files that are no text can be told.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     with repeated_interrupt() as interrupts:
         try:
             app()

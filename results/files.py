@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grids import WrongUse
@@ -184,6 +185,11 @@ def batches(
         yield Batch(group, _joined(tables, schema), False)
 
 
+def trials(paths: Sequence[Path], name: str) -> set[str]:
+    """The trials that have rows in these files of a table."""
+    return {each for batch in batches(paths, name, ("trial",)) for each in pc.unique(batch.rows["trial"]).to_pylist()}
+
+
 def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(pa.concat_tables(tables).combine_chunks().columns, schema=schema)
 
@@ -219,20 +225,22 @@ def identify(path: Path) -> tuple[int, ...]:
 
 
 def _about(path: Path) -> os.stat_result:
-    """Of the file, or of a link that leads to nothing. Vanished if neither is there."""
+    """Of the file, or of a link that leads to nothing or to itself. Vanished if neither is there."""
     try:
         return path.stat()
-    except FileNotFoundError:
+    except OSError:
         try:
             return path.lstat()
         except FileNotFoundError:
             raise Vanished(f"{path}: vanished while the store was read") from None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
     """All rows of a file, with the columns of `schema`. StoreError names a file that cannot be read."""
     if not stat.S_ISREG(_about(path).st_mode):  # a pipe would be waited for
-        raise StoreError(f"{path}: not a readable Parquet file: it is a folder, a pipe or a link to nothing")
+        raise StoreError(f"{path}: not a readable Parquet file: it is a folder, a pipe or a link to no file")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow
@@ -249,5 +257,5 @@ def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
             return conform(file.read(columns=wanted, use_threads=False), schema)
     except FileNotFoundError:
         raise Vanished(f"{path}: vanished while the store was read") from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise StoreError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None

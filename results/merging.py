@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow.compute as pc
-
-from results.files import StoreError, Vanished, batches, publish, read_file, retrying, stage_bytes
+from results.files import StoreError, Vanished, publish, read_file, retrying, stage_bytes, trials
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
 
@@ -73,12 +71,8 @@ def _known(target: Store) -> dict[str, set[str]]:
     entries = {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
     known = {"entries": entries}
     for name in SCHEMAS:
-        known[name] = retrying(lambda name=name: _trials(target.files(name), name)) if entries else set()
+        known[name] = retrying(lambda name=name: trials(target.files(name), name)) if entries else set()
     return known
-
-
-def _trials(paths: Sequence[Path], name: str) -> set[str]:
-    return {trial for batch in batches(paths, name, ("trial",)) for trial in pc.unique(batch.rows["trial"]).to_pylist()}
 
 
 def _check(source: Store, name: str) -> None:
@@ -106,7 +100,7 @@ def _copy_files(paths: Sequence[Path], target: Store, name: str, known: dict[str
         digest = hashlib.sha256(content).hexdigest()[:16]
         entry = f"{name}/{path.name} {digest}"
         places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
-        told = entry in known["entries"] and _trials([path], name) <= known[name]
+        told = entry in known["entries"] and trials([path], name) <= known[name]
         if told or any(_holds(place, content) for place in places):
             there += 1
             continue

@@ -127,5 +127,8 @@ def _distinct(runs: pa.Table) -> pa.Table:
 def _remove(path: Path, read: tuple[int, ...]) -> None:
     """Remove a file if it is still the one that was read."""
     with contextlib.suppress(Vanished, FileNotFoundError):  # another compaction was faster
-        if identify(path) == read:
-            path.unlink()
+        try:
+            if identify(path) == read:
+                path.unlink()
+        except PermissionError as error:
+            raise StoreError(f"{path}: cannot be removed: {error.strerror}") from None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from grids import FIELDS, LARGEST, Cell, Grid, run_ids
-from results.files import StoreError, Vanished, batches, identify, read_file, remove_stale, retrying
+from results.files import StoreError, Vanished, batches, identify, read_file, remove_stale, retrying, trials
 from results.merging import forget
 from results.schema import METRICS, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
@@ -64,6 +64,12 @@ def set_aside(store: Store) -> list[str]:
     if told:
         forget(store)  # what was set aside may be merged again
     return told
+
+
+def orphans(store: Store) -> int:
+    """How many trials have curves or examples and no row in `runs`: what a crash left behind, without effect."""
+    beside = set().union(*(trials(store.files(name), name) for name in ("curves", "examples")))
+    return len(beside - trials(store.files("runs"), "runs"))
 
 
 def _problems(store: Store) -> Iterator[str]:

@@ -73,6 +73,7 @@ DAMAGES = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "a flipped bit": lambda path: path.write_bytes(bytes([*(b := path.read_bytes())[:60], b[60] ^ 1, *b[61:]])),
     "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere.parquet")),
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a later schema": lambda path: rewritten(path, lambda rows: rows.replace_schema_metadata({"schema_version": "99"})),
     "no schema version": lambda path: rewritten(path, lambda rows: rows.replace_schema_metadata(None)),

@@ -19,7 +19,7 @@ from reports.outcomes import gather
 from results import METRICS, Store
 from results.files import WRITER
 from results.upkeep import compact
-from results.validation import set_aside, validate
+from results.validation import orphans, set_aside, validate
 
 sys.path.append(str(Path(__file__).parent / "bench"))
 from synthetic import SHIFT, generate
@@ -53,6 +53,18 @@ def first_run(store):
 
 def test_a_store_as_sweeps_write_it_has_no_problem(store):
     assert validate(store) == []
+
+
+def test_what_a_crash_left_without_runs_is_told_and_no_problem(store, monkeypatch, capsys):
+    assert orphans(store) == 0
+    store.files("runs")[0].unlink()
+    assert orphans(store) == 1
+    assert validate(store) == []
+    monkeypatch.setattr(sys, "argv", ["normorder", "validate", str(store.path)])
+    with pytest.raises(SystemExit) as stopped:
+        normorder.main()
+    assert stopped.value.code == 0
+    assert "without effect: curves or examples of 1 trials without runs" in capsys.readouterr().out
 
 
 def test_a_compacted_store_has_no_problem(store):
