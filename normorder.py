@@ -276,7 +276,7 @@ def validate_command(
     )
     if left := retrying(lambda: orphans(where)):
         print(
-            f"{left:,} trials have curves or examples and no runs: orphans of a crash or of deleted files, without effect"
+            f"orphans of a crash or of deleted files, without effect: curves or examples of {left:,} trials without runs"
         )
 
 
