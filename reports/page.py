@@ -34,6 +34,7 @@ SECONDARY = (
     "test_calibration_error", "generalisation_gap", "first_epoch_val_accuracy", "mean_val_accuracy", "epochs_to_threshold",
 )  # fmt: skip
 MOST_SVG = 2_000_000  # characters of all figures in the page; the others are files only
+WIDE_INCHES = 7.0
 SECTIONS = {
     "differences": "Where the arms differ",
     "intervals": "Differences and their intervals",
@@ -57,8 +58,9 @@ class Album:
     def __init__(self, folder: Path):
         self.folder, self.room, self.names = folder, MOST_SVG, []
 
-    def add(self, figure: Figure, name: str, title: str, about: str = "", wide: bool = False) -> dict[str, object]:
-        """Save a figure as `name`; give what the macro `picture` shows. wide: on a phone it scrolls in its own box."""
+    def add(self, figure: Figure, name: str, title: str, about: str = "") -> dict[str, object]:
+        """Save a figure as `name`; give what the macro `picture` shows. A wide one scrolls on a phone, in its own box."""
+        wide = figure.get_figwidth() > WIDE_INCHES
         svg = figures.save(figure, self.folder, name)
         svg = svg if len(svg) <= self.room else ""
         self.room -= len(svg)
@@ -189,10 +191,10 @@ def _seeds(
     found = []
     if paired is not None:
         title = f"{of.title}, {minus(primary.contrast)}: pairs of equal seed"
-        found.append(album.add(paired, f"seeds-{primary.metric}", title, f"{seeds(family)} pairs", wide=True))
+        found.append(album.add(paired, f"seeds-{primary.metric}", title, f"{seeds(family)} pairs"))
     if single is not None:
         about = f"{seeds(pd.DataFrame({'n': n}))} finished runs a cell and arm"
-        found.append(album.add(single, f"by-arm-{primary.metric}", f"{of.title} of every run", about, wide=True))
+        found.append(album.add(single, f"by-arm-{primary.metric}", f"{of.title} of every run", about))
     return found
 
 
@@ -212,7 +214,7 @@ def _training(results: Results, runs: pd.DataFrame, read: Curves, varying: Seque
         if figure is not None:
             about = f"up to {results.grid.seeds.count} seeds an arm"
             title = f"validation {value} while training"
-            found.append(album.add(figure, f"curves-{value}", title, about, wide=True))
+            found.append(album.add(figure, f"curves-{value}", title, about))
     return found
 
 

@@ -62,10 +62,11 @@ def write_grid(path: Path, architecture="mlp", depths=(1,), epochs=2, batch=64, 
 
 
 def sweep(grid: Path, store: Path, *options: str, root: Path = ROOT, log: Path | None = None) -> subprocess.Popen:
-    """A driver of the program in `root`; what it prints goes to `log`, or to a file beside the grid."""
+    """A driver of the program in `root`, in a process group of its own; it prints to `log`, or to a file beside the grid."""
     command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(store), *options]
     with (log or grid.with_suffix(".log")).open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        return subprocess.Popen(command, stdout=out, stderr=out, cwd=root, env=environment, start_new_session=True)
 
 
 @contextmanager

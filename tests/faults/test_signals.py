@@ -1,5 +1,6 @@
 """Interruption as users and clusters do it: finished trials stay, the way to go on is told, nothing of ours lives on."""
 
+import os
 import signal
 
 import psutil
@@ -14,13 +15,14 @@ def test_a_sweep_that_is_interrupted_ends_soon_says_how_to_go_on_and_goes_on(tmp
     grid = write_grid(tmp_path / "a grid.toml", epochs=60, seeds=160)
     store = Store(tmp_path / "store")
     finished = 0
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    # A terminal and Slurm send a signal to the whole group, Ray's processes in it.
+    for number, send in ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill)):
         files = store.files("runs")
         with sweeping(grid, store.path) as driver:
             wait_until(lambda driver=driver, files=files: driver.poll() is not None or store.files("runs") != files)
             assert driver.poll() is None, told(grid)
             ours = children(driver)
-            driver.send_signal(number)
+            send(driver.pid, number)
             assert driver.wait(timeout=10) == 130, told(grid)
             last = told(grid).splitlines()[-1]
             assert last.startswith(
