@@ -494,5 +494,5 @@ def test_a_reading_that_a_compaction_disturbs_begins_again_but_not_for_ever():
 def test_a_link_to_nothing_is_named(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "gone.parquet").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match=r"gone.parquet: not a readable Parquet file: .* a link to nothing"):
+    with pytest.raises(StoreError, match=r"gone.parquet: not a readable Parquet file: .* a link to no file"):
         Store(tmp_path).finished()
