@@ -11,6 +11,7 @@ from reports.statistics import failure_rate_bound
 from reports.tables import Column, Value, value
 from reports.words import label, minus, p_value, varying
 from results import Store
+from results.overview import last_line
 from results.store import FINISHED
 
 LOST = (Column("cell"), Column("order"), Column("runs", "number"), Column("seeds", "long"), Column("reason", "long"))
@@ -58,8 +59,7 @@ def diverged(runs: pd.DataFrame) -> list[list[Value | str]]:
 
 
 def _last_lines(errors: pd.Series) -> pd.Series:
-    lines = [str(error).strip().rpartition("\n")[2] for error in errors.fillna("")]
-    return pd.Series([line or "no reason recorded" for line in lines], errors.index, object)
+    return pd.Series([last_line(error) for error in errors.fillna("")], errors.index, object)
 
 
 def without(runs: pd.DataFrame, metric: str) -> pd.Series:

@@ -63,16 +63,17 @@ def forget(store: Store) -> None:
         path.unlink(missing_ok=True)
 
 
-def _known(target: Store) -> dict[str, set[str]]:
-    """What the ledger has of each table, as far as it is there still: entries, and the trials of all that the target holds.
+class _Known(NamedTuple):
+    """What a target says it has, and what it holds: it may have lost files, or be a copy that ends with the ledger."""
 
-    A store may have lost files, or be a copy that got no farther than the ledger.
-    """
+    entries: set[str]  # of the ledger
+    trials: dict[str, set[str]]  # by table; empty without a ledger, which alone they are held against
+
+
+def _known(target: Store) -> _Known:
     entries = {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
-    known = {"entries": entries}
-    for name in SCHEMAS:
-        known[name] = retrying(lambda name=name: trials(target.files(name), name)) if entries else set()
-    return known
+    tables = SCHEMAS if entries else ()
+    return _Known(entries, {name: retrying(lambda name=name: trials(target.files(name), name)) for name in tables})
 
 
 def _check(source: Store, name: str) -> None:
@@ -80,7 +81,7 @@ def _check(source: Store, name: str) -> None:
         read_file(path, columns_of(name))
 
 
-def _copy(source: Store, target: Store, known: dict[str, set[str]], copied: list[str]) -> int:
+def _copy(source: Store, target: Store, known: _Known, copied: list[str]) -> int:
     """Copy the files of a store, add them to `copied`, give the number of those that were there.
 
     Vanished where a compaction of the source was faster.
@@ -93,14 +94,14 @@ def _copy(source: Store, target: Store, known: dict[str, set[str]], copied: list
     return there + _copy_files(runs, target, "runs", known, copied)
 
 
-def _copy_files(paths: Sequence[Path], target: Store, name: str, known: dict[str, set[str]], copied: list[str]) -> int:
+def _copy_files(paths: Sequence[Path], target: Store, name: str, known: _Known, copied: list[str]) -> int:
     there = 0
     for path in paths:
         content = _bytes(path)
         digest = hashlib.sha256(content).hexdigest()[:16]
         entry = f"{name}/{path.name} {digest}"
         places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
-        told = entry in known["entries"] and trials([path], name) <= known[name]
+        told = entry in known.entries and trials([path], name) <= known.trials[name]
         if told or any(_holds(place, content) for place in places):
             there += 1
             continue

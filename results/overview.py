@@ -43,12 +43,16 @@ def overview(grid: Grid, store: Store) -> Overview:
             by_value[name, value] = dict(zip(FATES, fates[:, here].sum(1).tolist(), strict=True))
     lost = runs.take(at.drop_null())
     lost = lost.filter(pc.not_equal(lost["status"], "done")).select(["status", "error"]).to_pylist()
-    reasons = Counter((row["status"], _last_line(row["error"])) for row in lost)
+    reasons = Counter((row["status"], _reason(row["error"])) for row in lost)
     total = dict(zip(FATES, fates.sum(1).tolist(), strict=True))
     return Overview(total, by_value, dict(reasons.most_common()))
 
 
-def _last_line(error: str | None) -> str:
-    """Of a traceback the error itself; in whichever epoch a loss was not finite, it is one reason."""
-    line = (error or "").strip().rpartition("\n")[2]
-    return re.sub(r" of epoch \d+ ", " ", line) or "no reason recorded"
+def _reason(error: str | None) -> str:
+    """In whichever epoch a loss was not finite, it is one reason."""
+    return re.sub(r" of epoch \d+ ", " ", last_line(error))
+
+
+def last_line(error: str | None) -> str:
+    """Of a traceback the error itself."""
+    return (error or "").strip().rpartition("\n")[2] or "no reason recorded"

@@ -1,6 +1,7 @@
 """What commands do with damaged, foreign and odd stores: a line that names the file, exit code 2, nothing changed."""
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -84,11 +85,12 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("command", ["report", "plan", "status", "compact", "merge"])
+NOT_READ = {("plan", "numbers as texts"), ("plan", "metrics as texts")}  # a plan reads neither seeds nor metrics
+READ = itertools.product(["report", "plan", "status", "compact", "merge"], DAMAGES)
+
+
+@pytest.mark.parametrize(("command", "damage"), [each for each in READ if each not in NOT_READ])
 def test_a_damaged_file_is_named_in_a_line_and_nothing_is_changed(tmp_path, store, told, command, damage):
-    if command == "plan" and damage in ("numbers as texts", "metrics as texts"):
-        pytest.skip("a plan reads neither seeds nor metrics")
     path = store.files("runs")[0]
     DAMAGES[damage](path)
     before = content(store.path)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 GRID = """
@@ -39,6 +40,12 @@ def build(cell, shape, classes):
 
 {facts}
 """
+
+
+def need(tool: str, package: str) -> None:
+    """Skip where a tool is missing, but fail in CI, which installs it."""
+    if not shutil.which(tool):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{tool} is missing: install Debian's {package}")
 
 
 def program(folder: Path, fault: str) -> Path:

@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from processes import children, end, sweeping, told, wait_until, write_grid
+from processes import children, end, need, sweeping, told, wait_until, write_grid
 
 from results import Store
 from results.validation import validate
@@ -35,8 +35,7 @@ def disk(tmp_path):
 
 
 def test_what_was_finished_a_second_before_the_power_fails_is_on_the_disk(tmp_path, disk):
-    if not shutil.which("mkfs.ext4"):
-        pytest.skip("there is no mkfs.ext4")
+    need("mkfs.ext4", "e2fsprogs")
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
         file.truncate(64_000_000)

@@ -12,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from processes import end, sweep, sweeping, swept, told, wait_until, write_grid
+from processes import end, need, sweep, sweeping, swept, told, wait_until, write_grid
 
 from results import Store
 from results.schema import MEASURED
@@ -71,8 +71,7 @@ def test_a_new_sweep_over_a_dying_one_makes_no_conflict(tmp_path):
 
 
 def test_a_copy_by_rsync_while_a_sweep_writes_is_whole_and_completed_by_the_next(tmp_path):
-    if not shutil.which("rsync"):
-        pytest.skip("there is no rsync")
+    need("rsync", "rsync")
     grid = write_grid(tmp_path / "g.toml", epochs=20, seeds=120)
     store, copy = tmp_path / "store", tmp_path / "copy"
     caught = set()
