@@ -9,7 +9,6 @@ import contextlib
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from rich.table import Table
 import harness
 from grids import Grid, WrongUse, run_ids
 from harness import datasets
+from harness.apart import Lost, apart, ignore_signals, interruptible
 from harness.engine import COMPILED
 from harness.plan import Plan, PlanError, Trial, group, make_plan
 from harness.tuning import choose_how, to_measure
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 DEFAULT_GRID = Path("grids/default.toml")
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
+STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
 StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
@@ -155,28 +156,25 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
-    _, where, data, plan = study
-    if not plan.missing:
-        tell(study, [], 0)
-        print("nothing to do" + (f": {plan.failed:,} runs failed before" if plan.failed else ""))
-        finish(study, failed=plan.failed)
-    from harness import sweep as ray_side  # torch and ray cost seconds, which `nothing to do` need not wait for
-    from harness.trial import check_trainable
-
-    with naming(grid_path):
-        check_trainable({run.cell for run in plan.missing}, data)
-    with ray_side.cluster(address) as slots:
-        shared = ray_side.share(data)
-        pilots = ray_side.measure_all(shapes := to_measure(plan, data), shared, slots, limit)
-        hows = choose_how(plan, data, pilots, slots, mode)
-        trials = group(plan.missing, data, slots, hows)
-        tell(study, trials, slots)
-        if unmeasured := len(shapes.keys() - pilots.keys()):
-            print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
-        if mode and (other := sum(how.mode != mode for how in hows.values())):
-            print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-        counts = ray_side.run_trials(trials, data, shared, where, provenance(), limit)
+    quick = 0
+    while True:
+        study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
+        if not study.plan.missing:
+            tell(study, [], 0)
+            print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
+            finish(study, failed=study.plan.failed)
+        begun = time.monotonic()
+        try:
+            with naming(grid_path):
+                counts = apart(train, study, address, mode, limit)
+            break
+        except Lost as lost:
+            Console().show_cursor()  # which a live display hides
+            quick = quick + 1 if time.monotonic() - begun < QUICK_S else 1
+            if quick == STARTS:
+                raise Lost(f"{lost}; finished trials are in the store; to go on: {again()}") from None
+            print(f"{lost}; it is started again", file=sys.stderr)
+    where = study.store
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"
@@ -185,7 +183,28 @@ def sweep(
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
     options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
     print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
-    finish(study, failed=counts["failed"] + plan.failed)
+    finish(study, failed=counts["failed"] + study.plan.failed)
+
+
+def train(study: Study, address: str | None, mode: str | None, limit_s: float) -> dict[str, int]:
+    """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
+    from harness import sweep as ray_side  # torch and ray cost seconds, which other commands need not wait for
+    from harness.trial import check_trainable
+
+    plain_output()
+    _, where, data, plan = study
+    check_trainable({run.cell for run in plan.missing}, data)
+    with ray_side.cluster(address) as slots:
+        shared = ray_side.share(data)
+        pilots = ray_side.measure_all(shapes := to_measure(plan, data), shared, slots, limit_s)
+        hows = choose_how(plan, data, pilots, slots, mode)
+        trials = group(plan.missing, data, slots, hows)
+        tell(study, trials, slots)
+        if unmeasured := len(shapes.keys() - pilots.keys()):
+            print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
+        if mode and (other := sum(how.mode != mode for how in hows.values())):
+            print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
+        return ray_side.run_trials(trials, data, shared, where, provenance(), limit_s)
 
 
 def finish(study: Study, failed: int) -> NoReturn:
@@ -345,41 +364,31 @@ def provenance() -> dict[str, str]:
     return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
-@contextlib.contextmanager
-def repeated_interrupt():
-    """Ctrl-C, SIGTERM and SIGUSR1 raise KeyboardInterrupt, and again every 5 s: Ray swallows one now and then.
+def plain_output() -> None:
+    """In a log errors stand below what led to them; names of files that are no text can be told."""
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
-    Gives the list of them. After the block, once there was one, others are ignored, lest they cut off the last line.
-    """
-    interrupts: list[int] = []
 
-    def interrupt(number: int, _) -> None:
-        interrupts.append(number)
-        signal.setitimer(signal.ITIMER_REAL, 5.0)
-        raise KeyboardInterrupt
-
-    # SIGTERM is what a system that stops sends, SIGUSR1 what Slurm can send some time before.
-    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
-    before = {number: signal.signal(number, interrupt) for number in asked}
-    try:
-        yield interrupts
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if interrupts else handler)
+def again() -> str:
+    """The command that was given."""
+    return shlex.join(["normorder", *sys.argv[1:]])
 
 
 def main() -> None:
-    # In a log errors stand below what led to them; names of files that are no text can be told.
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    with repeated_interrupt() as interrupts:
+    plain_output()
+    with interruptible():
         try:
             app()
-        except KeyboardInterrupt:
-            interrupts.append(signal.SIGINT)
-        except SystemExit as end:
-            if not interrupts and end.code != INTERRUPTED:  # which it is where typer has seen the interrupt
+        except (KeyboardInterrupt, SystemExit) as end:
+            if (
+                isinstance(end, SystemExit) and end.code != INTERRUPTED
+            ):  # which it is where typer has seen the interrupt
                 raise
+            ignore_signals()
+            Console().show_cursor()
+            hint = "finished trials are in the store; " if sys.argv[1:2] == ["sweep"] else ""
+            print(f"normorder: interrupted; {hint}to go on: {again()}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         except WrongUse as error:
             print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
             sys.exit(USAGE)
@@ -387,9 +396,6 @@ def main() -> None:
             sys.excepthook(*sys.exc_info())
             print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
             sys.exit(OURS)
-    again = shlex.join(["normorder", *sys.argv[1:]])
-    print(f"normorder: interrupted; finished trials are in the store; to go on: {again}", file=sys.stderr)
-    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ import faulthandler
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +21,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us as KeyboardInterrupt
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt reaches us as KeyboardInterrupt
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pyarrow as pa
@@ -61,11 +59,8 @@ def cluster(address: str | None = None):
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
-            with _signals_wait():
-                # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-                ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
-        except SystemExit:  # of Ray's own handler of SIGTERM, which stands until ray.init ends
-            raise KeyboardInterrupt from None
+            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
@@ -75,37 +70,7 @@ def cluster(address: str | None = None):
         yield slots
     finally:
         if started_here:
-            with _signals_wait():
-                ray.shutdown()
-
-
-@contextmanager
-def _signals_wait():
-    """Signals that end a sweep are held back, and come when their handlers are in their place again.
-
-    The processes that Ray starts inherit that they are held back: one to the whole group, as terminals and Slurm send it,
-    would else end them before the driver, and Ray's core would end the driver.
-    """
-    handlers = _handlers()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
-    try:
-        yield
-    finally:
-        _handle(handlers)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _handlers() -> dict[int, object]:
-    """Who handles the signals that end a sweep."""
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-
-
-def _handle(handlers: Mapping[int, object]) -> None:
-    """Give signals back to their handlers: Ray takes SIGTERM, Ray Tune SIGUSR1."""
-    if threading.current_thread() is threading.main_thread():  # the only one that may, in Python
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
+            ray.shutdown()
 
 
 def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
@@ -267,10 +232,6 @@ class _Watcher(tune.Callback):
         self.lost: list[tuple[int, Trial]] = []
         self.unwritten: str | None = None
         self.started_s: dict[int, float] = {}
-        self.handlers = _handlers()
-
-    def on_step_begin(self, iteration, trials, **info):
-        _handle(self.handlers)
 
     def on_trial_start(self, iteration, trials, trial, **info):
         self.started_s[trial.config["index"]] = time.monotonic()
