@@ -6,6 +6,7 @@ $ normorder report grids/smoke.toml
 """
 
 import contextlib
+import errno
 import os
 import platform
 import shlex
@@ -175,15 +176,18 @@ def sweep(
                 raise Lost(f"{lost}; finished trials are in the store; to go on: {again()}") from None
             print(f"{lost}; it is started again", file=sys.stderr)
     where = study.store
+    gone = len(make_plan(study.grid, *where.fates(), study.data).missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
         f"in {time.monotonic() - start:.0f} s; store {where.path}"
     )
+    if gone:
+        print(f"{gone:,} runs are not in the store any more: somebody removed them; the same command trains them again")
     if counts["failed"]:
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
     options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
     print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
-    finish(study, failed=counts["failed"] + study.plan.failed)
+    finish(study, failed=counts["failed"] + study.plan.failed + gone)
 
 
 def train(study: Study, address: str | None, mode: str | None, limit_s: float) -> dict[str, int]:
@@ -392,7 +396,10 @@ def main() -> None:
         except WrongUse as error:
             print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
             sys.exit(USAGE)
-        except Exception:
+        except Exception as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                print(f"normorder: {error.filename or 'what it prints'}: {error.strerror}", file=sys.stderr)
+                sys.exit(USAGE)
             sys.excepthook(*sys.exc_info())
             print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
             sys.exit(OURS)

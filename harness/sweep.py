@@ -42,6 +42,8 @@ TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 OBJECT_STORE_BYTES = 500_000_000
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
+LATE_S = 30.0  # after which one that did not end itself is ended from outside
+LOOK_EVERY_S = 10.0
 PILOT_LIMIT_S = 600.0
 WAITS_S = (1, 2, 4, 8, 15)  # between tries to write into a store
 
@@ -53,8 +55,8 @@ class ClusterError(WrongUse):
 @contextmanager
 def cluster(address: str | None = None):
     """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once."""
-    # It would tell of its tokens, and that it misses the result files that it was asked not to write.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     started_here = not ray.is_initialized()
     if started_here:
         local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -232,6 +234,21 @@ class _Watcher(tune.Callback):
         self.lost: list[tuple[int, Trial]] = []
         self.unwritten: str | None = None
         self.started_s: dict[int, float] = {}
+        self.looked_s = time.monotonic()
+        self.recovered = 0
+
+    def on_step_begin(self, iteration, trials, **info):
+        if (now := time.monotonic()) - self.looked_s < LOOK_EVERY_S:
+            return
+        self.looked_s = now
+        if ray.cluster_resources().get("CPU", 0) < 1:
+            self.display.note("no node of the cluster has a CPU any more: waiting for one")
+        for trial in trials:
+            if trial.status == "RUNNING" and self._ran_s(trial) > self.limit_s + LATE_S:
+                ray.kill(trial.temporary_state.ray_actor)  # its worker should have ended itself, but is stopped
+
+    def _ran_s(self, trial) -> float:
+        return time.monotonic() - self.started_s[trial.config["index"]]
 
     def on_trial_start(self, iteration, trials, trial, **info):
         self.started_s[trial.config["index"]] = time.monotonic()
@@ -247,10 +264,14 @@ class _Watcher(tune.Callback):
         if why := trial.last_result["not_compiled"]:
             self.display.note(f"trained eagerly, not compiled: {why}")
 
+    def on_trial_recover(self, iteration, trials, trial, **info):
+        self.recovered += 1
+        self.display.note(f"workers lost so far: {self.recovered}; their trials run again")
+
     def on_trial_error(self, iteration, trials, trial, **info):
         number, ours = self.trials[trial.config["index"]]
         error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
-        hung = time.monotonic() - self.started_s[trial.config["index"]] >= self.limit_s
+        hung = self._ran_s(trial) >= self.limit_s
         if len(ours.seeds) > 1 and not hung:
             self.lost.append((number, ours))
             self.display.trial_ended(number, {})

@@ -102,6 +102,33 @@ def children(driver: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(driver.pid).children(recursive=True)
 
 
+def uses_ray(driver: subprocess.Popen) -> psutil.Process | None:
+    """The process of a sweep that uses Ray, which the driver watches; None where there is none yet, or none any more."""
+    found = [each for each in children(driver) if "spawn_main" in "".join(words(each)) and each.ppid() == driver.pid]
+    return found[0] if found else None
+
+
+def kill(driver: subprocess.Popen) -> None:
+    """SIGKILL of a driver and of the process that it watches, which would otherwise end in order."""
+    watched = uses_ray(driver) if driver.poll() is None else None
+    driver.kill()
+    if watched:
+        watched.kill()
+    driver.wait()
+
+
+def words(process: psutil.Process) -> list[str]:
+    """Its command line; empty where it is gone."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def trains(process: psutil.Process) -> bool:
+    return "".join(words(process)[:1]).startswith("ray::ImplicitFunc.train")
+
+
 def end(processes: list[psutil.Process]) -> None:
     """End processes that a test started; psutil compares start times, so a number that was taken over is left alone."""
     for process in processes:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from processes import GRID, ROOT, end, sweep
+from processes import GRID, ROOT, end, kill, sweep, trains
 
 from results import SCHEMAS, Store
 from results.files import WRITER
@@ -89,14 +89,7 @@ class Nodes:
 
     def workers(self) -> list[psutil.Process]:
         """Processes that run a trial, whichever node they belong to."""
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if "".join(process.cmdline()[:1]).startswith("ray::ImplicitFunc.train"):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return [process for process in psutil.Process().children(recursive=True) if trains(process)]
 
     def close(self) -> None:
         self.cluster.shutdown()
@@ -126,8 +119,7 @@ def strike(
     if (struck == "between") != (when == "between") or driver.poll() is not None:
         return None
     if target == "driver":
-        driver.kill()
-        driver.wait()
+        kill(driver)
     elif target == "node":
         nodes.kill(times.randrange(2))
     elif workers := nodes.workers():
@@ -147,8 +139,7 @@ def _strike_a_writer(driver: subprocess.Popen, store: Path, with_driver: bool) -
                 continue
             if number in set(written(store)):  # its file is half written, and stays so
                 if with_driver:
-                    driver.kill()
-                    driver.wait()
+                    kill(driver)
                 process.kill()
                 return "writing"
             process.resume()

@@ -3,8 +3,7 @@
 import os
 import signal
 
-import psutil
-from processes import children, sweeping, swept, told, wait_until, write_grid
+from processes import children, sweeping, swept, told, wait_until, words, write_grid
 
 from results import Store
 
@@ -28,17 +27,10 @@ def test_a_sweep_that_is_interrupted_ends_soon_says_how_to_go_on_and_goes_on(tmp
             assert last.startswith(
                 "normorder: interrupted; finished trials are in the store; to go on: normorder sweep '"
             )
-            rest = [each for each in ours if not any(word.endswith(AGENTS) for word in cmdline(each))]
+            rest = [each for each in ours if not any(word.endswith(AGENTS) for word in words(each))]
             wait_until(lambda rest=rest: not any(each.is_running() for each in rest), 10.0)
         assert finished < len(store.finished()) < 320
         finished = len(store.finished())
     code, out = swept(grid, store.path)
     assert code == 0, out
     assert len(store.finished()) == 320
-
-
-def cmdline(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
