@@ -42,8 +42,8 @@ TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 OBJECT_STORE_BYTES = 500_000_000
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
-LATE_S = 30.0  # after which one that did not end itself is ended from outside
-LOOK_EVERY_S = 10.0
+LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
+LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0
 WAITS_S = (1, 2, 4, 8, 15)  # between tries to write into a store
 
@@ -244,7 +244,7 @@ class _Watcher(tune.Callback):
         if ray.cluster_resources().get("CPU", 0) < 1:
             self.display.note("no node of the cluster has a CPU any more: waiting for one")
         for trial in trials:
-            if trial.status == "RUNNING" and self._ran_s(trial) > self.limit_s + LATE_S:
+            if trial.status == "RUNNING" and self._ran_s(trial) > self.limit_s + min(LATE_S, self.limit_s):
                 ray.kill(trial.temporary_state.ray_actor)  # its worker should have ended itself, but is stopped
 
     def _ran_s(self, trial) -> float:

@@ -83,9 +83,8 @@ class Nodes:
         return self.cluster.address
 
     def kill(self, which: int) -> None:
-        """SIGKILL of a node's raylet; another node takes its place."""
+        """SIGKILL of a node's raylet."""
         self.cluster.remove_node(self.nodes.pop(which), allow_graceful=False)
-        self.add()
 
     def workers(self) -> list[psutil.Process]:
         """Processes that run a trial, whichever node they belong to."""
@@ -122,6 +121,7 @@ def strike(
         kill(driver)
     elif target == "node":
         nodes.kill(times.randrange(2))
+        nodes.add()
     elif workers := nodes.workers():
         times.choice(workers).kill()
     else:

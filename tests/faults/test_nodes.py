@@ -35,7 +35,7 @@ def cluster():
         each.close()
 
 
-def test_a_node_that_joins_late_gets_work_and_takes_over_that_of_one_that_is_drained(tmp_path, cluster):
+def test_nodes_that_join_late_get_work_and_take_over_that_of_one_that_is_lost_or_drained(tmp_path, cluster):
     nodes = cluster(1)
     grid = write_grid(tmp_path / "g.toml", epochs=160, seeds=120)
     store = Store(tmp_path / "store")
@@ -45,6 +45,10 @@ def test_a_node_that_joins_late_gets_work_and_takes_over_that_of_one_that_is_dra
             wait_until(lambda: driver.poll() is not None or len(nodes.workers()) == count, 90.0)
             assert driver.poll() is None, told(grid)
 
+        wait_for_workers(1)
+        nodes.kill(0)
+        wait_until(lambda: "no node of the cluster has a CPU any more: waiting for one" in told(grid))
+        nodes.add()
         wait_for_workers(1)
         nodes.add()
         wait_for_workers(2)

@@ -1,8 +1,11 @@
 """Interruption as users and clusters do it: finished trials stay, the way to go on is told, nothing of ours lives on."""
 
+import contextlib
 import os
 import signal
+import time
 
+import psutil
 from processes import children, sweeping, swept, told, wait_until, words, write_grid
 
 from results import Store
@@ -14,14 +17,13 @@ def test_a_sweep_that_is_interrupted_ends_soon_says_how_to_go_on_and_goes_on(tmp
     grid = write_grid(tmp_path / "a grid.toml", epochs=60, seeds=160)
     store = Store(tmp_path / "store")
     finished = 0
-    # A terminal and Slurm send a signal to the whole group, Ray's processes in it.
-    for number, send in ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.killpg), (signal.SIGUSR1, os.kill)):
+    for number, send in ((signal.SIGINT, to_group), (signal.SIGTERM, twice), (signal.SIGUSR1, to_all)):
         files = store.files("runs")
         with sweeping(grid, store.path) as driver:
             wait_until(lambda driver=driver, files=files: driver.poll() is not None or store.files("runs") != files)
             assert driver.poll() is None, told(grid)
             ours = children(driver)
-            send(driver.pid, number)
+            send(driver, number)
             assert driver.wait(timeout=10) == 130, told(grid)
             last = told(grid).splitlines()[-1]
             assert last.startswith(
@@ -34,3 +36,22 @@ def test_a_sweep_that_is_interrupted_ends_soon_says_how_to_go_on_and_goes_on(tmp
     code, out = swept(grid, store.path)
     assert code == 0, out
     assert len(store.finished()) == 320
+
+
+def to_group(driver, number):
+    """As a terminal does."""
+    os.killpg(driver.pid, number)
+
+
+def twice(driver, number):
+    """As somebody who has no patience."""
+    driver.send_signal(number)
+    time.sleep(0.7)
+    driver.send_signal(number)
+
+
+def to_all(driver, number):
+    """As Slurm can: to every process of a job, in any order, Ray's too."""
+    for process in [*children(driver), psutil.Process(driver.pid)]:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)

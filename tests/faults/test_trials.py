@@ -1,6 +1,6 @@
 """Trials that raise, hang, crash in native code or need too much memory: their runs have a fate, and the others go on."""
 
-from processes import program, swept, write_grid
+from processes import children, program, sweeping, swept, told, trains, wait_until, write_grid
 
 from results import Store
 
@@ -35,6 +35,18 @@ def test_trials_that_hang_crash_or_raise_are_failed_rows_that_say_why_and_the_ot
     code, told = swept(grid, tmp_path / "store", "--trial-limit", "4", root=root)
     assert code == 1
     assert "nothing to do: 6 runs failed before" in told
+
+
+def test_a_worker_that_is_stopped_from_outside_is_ended_and_its_trial_runs_again(tmp_path):
+    grid = write_grid(tmp_path / "g.toml", epochs=40, seeds=20)
+    with sweeping(grid, tmp_path / "store", "--trial-limit", "8") as driver:
+        wait_until(lambda: driver.poll() is not None or any(map(trains, children(driver))))
+        stopped = next(filter(trains, children(driver)))
+        stopped.suspend()
+        assert driver.wait(timeout=120) == 0, told(grid)
+        assert not stopped.is_running()
+    assert "workers lost so far: 1; their trials run again" in told(grid)
+    assert rows(tmp_path / "store")["status"].tolist() == ["done"] * 40
 
 
 def test_a_trial_that_needs_too_much_memory_is_tried_again_with_fewer_seeds(tmp_path):
