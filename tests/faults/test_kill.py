@@ -16,12 +16,22 @@ PHASES = ("starting", "training")
 
 
 def strike(driver, target):
+    """Kill the target. Gives whether it was there."""
+    if driver.poll() is not None:
+        return False
     if target == "driver":
-        return kill(driver)
+        kill(driver)
+        return True
     watched = uses_ray(driver)
-    if target == "uses Ray" or watched is None:
-        return watched and watched.kill()
-    return end([each for each in children(driver) if "".join(words(each)[:1]).endswith("raylet/raylet")])
+    struck = [watched] if target == "uses Ray" else raylets(driver)
+    end(struck)
+    if struck:
+        wait_until(lambda: not watched.is_running())  # Ray ends it when it notices that its raylet is gone
+    return bool(struck)
+
+
+def raylets(driver):
+    return [each for each in children(driver) if "".join(words(each)[:1]).endswith("raylet/raylet")]
 
 
 def test_kills_at_random_moments_lose_and_double_nothing_and_a_sweep_that_lost_ray_goes_on(tmp_path):
@@ -37,13 +47,13 @@ def test_kills_at_random_moments_lose_and_double_nothing_and_a_sweep_that_lost_r
                     driver = sweep(grid, store)
                 wait_until(lambda driver=driver: uses_ray(driver))
                 if phase == "training":
-                    wait_until(lambda driver=driver: any(map(trains, children(driver))))
+                    wait_until(lambda driver=driver: driver.poll() is not None or any(map(trains, children(driver))))
+                    assert driver.poll() is None, told(grid)
                 time.sleep(times.uniform(0.0, 2.0 if phase == "training" else 4.0))
                 ours = children(driver)
                 started += ours
-                struck = "training" if any(map(trains, ours)) else "starting"
-                hits[struck] += driver.poll() is None
-                strike(driver, target)
+                when = "training" if any(map(trains, ours)) else "starting"
+                hits[when] += strike(driver, target)
                 now = measured(store).index
                 assert finished <= set(now)
                 assert now.is_unique
