@@ -12,11 +12,14 @@ import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Literal, NamedTuple, NoReturn
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +44,7 @@ app = typer.Typer(
 )
 DEFAULT_GRID = Path("grids/default.toml")
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
+TO_GO_ON = "finished trials are in the store; to go on:"
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
@@ -157,29 +161,37 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    quick = 0
+    counts, planned, quick = dict.fromkeys(("done", "diverged", "failed"), 0), None, 0
     while True:
         study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
+        if planned is None:
+            planned = len(study.plan.missing)
+        before = planned - len(study.plan.missing)
         if not study.plan.missing:
-            tell(study, [], 0)
-            print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
-            finish(study, failed=study.plan.failed)
+            break
         begun = time.monotonic()
         try:
-            with naming(grid_path):
-                counts = apart(train, study, address, mode, limit)
+            with naming(grid_path), tempfile.TemporaryDirectory(prefix="normorder-") as scratch:
+                counts = apart(train, study, address, mode, limit, Path(scratch))
             break
         except Lost as lost:
             Console().show_cursor()  # which a live display hides
             quick = quick + 1 if time.monotonic() - begun < QUICK_S else 1
             if quick == STARTS:
-                raise Lost(f"{lost}; finished trials are in the store; to go on: {again()}") from None
+                raise Lost(f"{lost}; {TO_GO_ON} {again()}") from None
             print(f"{lost}; it is started again", file=sys.stderr)
+        except BrokenPipeError:
+            raise Lost(f"nobody reads what it prints any more; {TO_GO_ON} {again()}") from None
+    if not planned:
+        tell(study, [], 0)
+        print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
+        finish(study, failed=study.plan.failed)
     where = study.store
     gone = len(make_plan(study.grid, *where.fates(), study.data).missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
-        f"in {time.monotonic() - start:.0f} s; store {where.path}"
+        + (f"and {before:,} before Ray was started again " if before else "")
+        + f"in {time.monotonic() - start:.0f} s; store {where.path}"
     )
     if gone:
         print(f"{gone:,} runs are not in the store any more: somebody removed them; the same command trains them again")
@@ -190,7 +202,7 @@ def sweep(
     finish(study, failed=counts["failed"] + study.plan.failed + gone)
 
 
-def train(study: Study, address: str | None, mode: str | None, limit_s: float) -> dict[str, int]:
+def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
     from harness import sweep as ray_side  # torch and ray cost seconds, which other commands need not wait for
     from harness.trial import check_trainable
@@ -208,7 +220,7 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float) -
             print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
         if mode and (other := sum(how.mode != mode for how in hows.values())):
             print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-        return ray_side.run_trials(trials, data, shared, where, provenance(), limit_s)
+        return ray_side.run_trials(trials, data, shared, where, provenance(), scratch, limit_s)
 
 
 def finish(study: Study, failed: int) -> NoReturn:
@@ -286,7 +298,12 @@ def validate_command(
         where.check_writable()
         for line in set_aside(where):
             print(line)
-    problems = validate(where) + (incomplete(where, grid) if grid else [])
+    problems = validate(where)
+    if grid:
+        try:
+            problems += incomplete(where, grid)
+        except StoreError:
+            problems.append(f"whether {grid.name} is complete cannot be told while files are unreadable")
     for problem in problems:
         print(problem)
     if problems:
@@ -341,18 +358,21 @@ def merge_command(
         apart = [name for name in MEASURED if rows[name].nunique(dropna=False) > 1]
         for _, row in rows.iterrows():
             values = ", ".join(f"{name} {row[name]}" for name in apart[:3]) + (", …" if len(apart) > 3 else "")
-            print(f"conflict: run {run_id}, {row['host']} {row['started_at']:%Y-%m-%d %H:%M}: {values}")
+            print(f"conflict: run {run_id}, {row['host']} {_moment(row['started_at'])}: {values}")
     if len(conflicts):
         runs = conflicts["run_id"].nunique()
         print(f"{runs:,} runs are in conflict: equal runs by equal engine, code and data with other results")
         raise typer.Exit(FAILED)
 
 
+def _moment(started_at: pd.Timestamp) -> str:
+    return "at an unknown time" if pd.isna(started_at) else f"{started_at:%Y-%m-%d %H:%M}"
+
+
 def existing(folder: Path) -> Store:
     """The store in a folder. StoreError where there is none."""
     where = Store(folder)
-    if not where.path.is_dir():
-        raise StoreError(f"{where.path}: there is no store")
+    where.check_there()
     return where
 
 
@@ -374,8 +394,10 @@ def plain_output() -> None:
 
 
 def again() -> str:
-    """The command that was given."""
-    return shlex.join(["normorder", *sys.argv[1:]])
+    """The command that was given, as it can be typed."""
+    program = Path(sys.argv[0])
+    typed = "normorder" if program.name != "normorder" or which("normorder") == sys.argv[0] else sys.argv[0]
+    return shlex.join([typed, *sys.argv[1:]])
 
 
 def main() -> None:
@@ -390,8 +412,8 @@ def main() -> None:
                 raise
             ignore_signals()
             Console().show_cursor()
-            hint = "finished trials are in the store; " if sys.argv[1:2] == ["sweep"] else ""
-            print(f"normorder: interrupted; {hint}to go on: {again()}", file=sys.stderr)
+            hint = TO_GO_ON if sys.argv[1:2] == ["sweep"] else "to go on:"
+            print(f"normorder: interrupted; {hint} {again()}", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except WrongUse as error:
             print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds

@@ -6,6 +6,7 @@ word. So what uses Ray runs apart, and the process that a user starts and stops 
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -58,11 +59,12 @@ def apart(function: Callable, *arguments: Any) -> Any:
     resource_tracker.ensure_running()  # here, since it lets signals through again
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs, function, arguments))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which the new process inherits until it is apart
-    try:
+    with _held_back() as held:
         process.start()
         theirs.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        if held:
+            raise KeyboardInterrupt
         while not ours.poll(0.1) and process.exitcode is None:
             pass
         answer, error = _received(ours, process)
@@ -71,7 +73,6 @@ def apart(function: Callable, *arguments: Any) -> Any:
         ours.close()  # which asks it to end
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.join(GRACE_S)
         process.kill()
         process.join()
@@ -79,6 +80,23 @@ def apart(function: Callable, *arguments: Any) -> Any:
     if error:
         raise error
     return answer
+
+
+@contextmanager
+def _held_back():
+    """Signals are noted in the list that this gives, and held back from processes that start meanwhile.
+
+    Both, since a mask is of one thread, and libraries have others here, by which a signal comes through.
+    """
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield held
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _received(ours: Connection, process: multiprocessing.Process) -> tuple[Any, Exception | None]:
@@ -98,15 +116,19 @@ def _answer(theirs: Connection, function: Callable, arguments: tuple) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which interrupt_main calls
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # Ray's processes end by SIGTERM, or only after a second each
     os.set_inheritable(theirs.fileno(), False)
-    threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
     try:
+        threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
         answer = function(*arguments), None
     except KeyboardInterrupt:
         return
     except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))
         answer = None, error
-    theirs.send(answer)
+    with suppress(OSError):  # where nobody waits for it any more
+        try:
+            theirs.send(answer)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            theirs.send((None, RuntimeError("".join(traceback.format_exception(answer[1])))))
 
 
 def _end_with(theirs: Connection) -> None:

@@ -62,7 +62,7 @@ class Display:
         """A line of its own, once."""
         if text not in self.notes:
             self.notes.add(text)
-            self.console.print(text, highlight=False)
+            self._print(text)
 
     def rate(self) -> str:
         """Runs a second so far, and the time left if the rest goes on at this rate of work."""
@@ -80,7 +80,13 @@ class Display:
         elif self.ended == self.runs or (line and time.monotonic() - self.last_plain >= PLAIN_EVERY_S):
             self.last_plain = time.monotonic()
             line = ", ".join(filter(None, [f"runs {self.ended}/{self.runs}", words, self.rate()]))
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        if self.live:
             self.console.print(line, highlight=False)
+        else:  # rich would end the process where nobody reads it any more
+            print(line, file=self.console.file)
 
 
 class _Rest(ProgressColumn):

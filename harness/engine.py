@@ -160,7 +160,7 @@ def describe(device_type: str, capability: str, torch_version: str, mode: str, s
     return ", ".join([*words, f"S={seeds}"] if seeds else words)
 
 
-def recall(engine: str) -> tuple[str, str]:
-    """Device type and mode of a row's `engine`."""
-    words = engine.split(", ")
+def recall(engine: str | None) -> tuple[str, str]:
+    """Device type and mode of a row's `engine`; no type of device where it tells none."""
+    words = (engine or "").split(", ")
     return words[0], COMPILED if COMPILED in words else EAGER

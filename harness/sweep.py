@@ -7,9 +7,7 @@ for is scheduling and retries of lost workers. Its own state is thrown away: the
 import faulthandler
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt reaches us as KeyboardInterrupt
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pyarrow as pa
@@ -30,6 +29,7 @@ import torch
 from ray import tune
 
 from grids import Cell, WrongUse
+from harness.apart import Lost
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -86,12 +86,14 @@ def run_trials(
     shared: Mapping[str, ray.ObjectRef],
     store: Store,
     provenance: Mapping[str, str],
+    scratch: Path,
     limit_s: float = LIMIT_S,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 
     A trial whose worker is lost again and again is divided, since the memory may be too small for its seeds; a single
-    seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written.
+    seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written;
+    Lost where Ray Tune ended early. scratch: a folder for what Ray Tune writes, which is of no use afterwards.
     """
     how = {"data": dict(shared), "store": str(store.path), "mark": store.mark()}
     how |= {"provenance": dict(provenance), "limit_s": limit_s}
@@ -102,11 +104,13 @@ def run_trials(
             for first in range(0, len(numbered), TRIALS_A_FIT):
                 part = numbered[first : first + TRIALS_A_FIT]
                 watcher = _Watcher(part, data, store, how["mark"], provenance, display, limit_s)
-                _fit([trial for _, trial in part], how, watcher, retries)
+                _fit([trial for _, trial in part], how, watcher, retries, scratch)
                 if watcher.unwritten:
                     raise StoreError(
                         f"{watcher.unwritten}; what was written before is in the store, a later sweep goes on"
                     )
+                if watcher.ended < len(part):  # Tune does so at SIGUSR1
+                    raise Lost("Ray Tune ended before its trials did")
                 lost += watcher.lost
             numbered, retries = [(number, half) for number, trial in lost for half in halves(trial)], 0
     return display.counts
@@ -155,26 +159,21 @@ def _at_most(limit_s: float):
         faulthandler.cancel_dump_traceback_later()
 
 
-def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", retries: int) -> None:
-    """Have Ray Tune run trials, in a scratch folder of its own."""
+def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", retries: int, scratch: Path) -> None:
+    """Have Ray Tune run trials."""
     trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), {"cpu": 1})
-    scratch = tempfile.mkdtemp(prefix="normorder-")
-    try:
-        tune.Tuner(
-            trainable,
-            param_space={"index": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[watcher],
-                stop=_Unwritten(),
-                failure_config=tune.FailureConfig(max_failures=retries),
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    tune.Tuner(
+        trainable,
+        param_space={"index": tune.grid_search(list(range(len(trials))))},
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+        run_config=tune.RunConfig(
+            storage_path=str(scratch.absolute()),
+            verbose=0,
+            callbacks=[watcher],
+            stop=_Unwritten(),
+            failure_config=tune.FailureConfig(max_failures=retries),
+        ),
+    ).fit()
 
 
 def _train(config, trials, data, store, mark, provenance, limit_s):
@@ -235,23 +234,32 @@ class _Watcher(tune.Callback):
         self.unwritten: str | None = None
         self.started_s: dict[int, float] = {}
         self.looked_s = time.monotonic()
-        self.recovered = 0
+        self.recovered = self.ended = 0
+        self.running: dict[int, tune.experiment.Trial] = {}
 
     def on_step_begin(self, iteration, trials, **info):
+        for trial in self.running.values():
+            if self._ran_s(trial) >= self.limit_s:
+                trial.max_failures = 0  # what hangs is not tried again
         if (now := time.monotonic()) - self.looked_s < LOOK_EVERY_S:
             return
         self.looked_s = now
         if ray.cluster_resources().get("CPU", 0) < 1:
             self.display.note("no node of the cluster has a CPU any more: waiting for one")
-        for trial in trials:
-            if trial.status == "RUNNING" and self._ran_s(trial) > self.limit_s + min(LATE_S, self.limit_s):
+        for trial in self.running.values():
+            if self._ran_s(trial) > self.limit_s + min(LATE_S, self.limit_s):
                 ray.kill(trial.temporary_state.ray_actor)  # its worker should have ended itself, but is stopped
+
+    def _has_ended(self, trial) -> None:
+        self.ended += 1
+        self.running.pop(trial.config["index"], None)
 
     def _ran_s(self, trial) -> float:
         return time.monotonic() - self.started_s[trial.config["index"]]
 
     def on_trial_start(self, iteration, trials, trial, **info):
         self.started_s[trial.config["index"]] = time.monotonic()
+        self.running[trial.config["index"]] = trial
         self.display.trial_started(self.trials[trial.config["index"]][0])
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
@@ -260,15 +268,18 @@ class _Watcher(tune.Callback):
     def on_trial_complete(self, iteration, trials, trial, **info):
         if "runs" not in (trial.last_result or {}):
             return  # it was stopped before its end
+        self._has_ended(trial)
         self.display.trial_ended(self.trials[trial.config["index"]][0], trial.last_result["runs"])
         if why := trial.last_result["not_compiled"]:
             self.display.note(f"trained eagerly, not compiled: {why}")
 
     def on_trial_recover(self, iteration, trials, trial, **info):
+        self.running.pop(trial.config["index"], None)
         self.recovered += 1
         self.display.note(f"workers lost so far: {self.recovered}; their trials run again")
 
     def on_trial_error(self, iteration, trials, trial, **info):
+        self._has_ended(trial)
         number, ours = self.trials[trial.config["index"]]
         error = Path(trial.error_file).read_text() if trial.error_file else "lost by Ray"
         hung = self._ran_s(trial) >= self.limit_s

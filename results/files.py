@@ -49,6 +49,10 @@ class StoreError(WrongUse):
     """One line: which path, and what is wrong with it."""
 
 
+class Unavailable(StoreError):
+    """A file that cannot be read now, by no fault of its own: too little memory, too many open files, a failing disk."""
+
+
 class Vanished(StoreError):
     """A listed file is not there any more: another process has merged it into a larger one."""
 
@@ -139,7 +143,11 @@ def _names(folder: Path) -> set[str]:
     try:
         return {name for name in os.listdir(folder) if name.endswith(".parquet") and not name.startswith(".")}  # noqa: PTH208 ten times as fast
     except (FileNotFoundError, NotADirectoryError):
+        if os.path.lexists(folder):
+            raise StoreError(f"{folder}: not a folder, where the files of a table are due") from None
         return set()
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 class Batch(NamedTuple):
@@ -248,6 +256,8 @@ def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
             if version != str(SCHEMA_VERSION):
                 raise StoreError(f"{path}: schema version {version or 'none'}, this program reads {SCHEMA_VERSION}")
             names = set(found.names)
+            if len(names) < len(found.names):
+                raise StoreError(f"{path}: not a readable Parquet file: it has a column twice")
             if strict and (unknown := names.difference(schema.names)):
                 raise StoreError(
                     f"{path}: has columns of a later program, which would be lost: {', '.join(sorted(unknown))}"
@@ -258,4 +268,6 @@ def read_file(path: Path, schema: pa.Schema, strict: bool = False) -> pa.Table:
     except FileNotFoundError:
         raise Vanished(f"{path}: vanished while the store was read") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise Unavailable(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
         raise StoreError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None

@@ -37,8 +37,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
     may write to a source meanwhile: what is copied of its `runs` was listed first, when the rest of it was there.
     """
     for source in sources:
-        if not source.path.is_dir():
-            raise StoreError(f"{source.path}: there is no store")
+        source.check_there()
     target.check_writable()
     others = [source for source in sources if source.path.resolve() != target.path.resolve()]
     for source in others:
@@ -71,7 +70,8 @@ class _Known(NamedTuple):
 
 
 def _known(target: Store) -> _Known:
-    entries = {line for path in (target.path / LEDGER).glob("*.txt") for line in path.read_text().splitlines()}
+    files = [path for path in (target.path / LEDGER).glob("*.txt") if path.is_file()]
+    entries = {line for path in files for line in path.read_text(errors="replace").splitlines()}
     tables = SCHEMAS if entries else ()
     return _Known(entries, {name: retrying(lambda name=name: trials(target.files(name), name)) for name in tables})
 

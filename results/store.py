@@ -54,6 +54,13 @@ class Store:
         except (OSError, RuntimeError) as error:  # a name too long, a folder without access, the home of nobody
             raise StoreError(f"{path}: cannot be a store: {getattr(error, 'strerror', None) or error}") from None
 
+    def check_there(self) -> None:
+        """StoreError unless there is a store: with a table, or just begun."""
+        there = any((self.path / name).is_dir() or (self.path / name).is_symlink() for name in SCHEMAS)
+        if not there and not any(self.path.glob(f"{MARK}*")):
+            why = f", it has none of {', '.join(SCHEMAS)}" if self.path.is_dir() else ""
+            raise StoreError(f"{self.path}: there is no store{why}")
+
     def check_writable(self) -> None:
         """StoreError unless files can be made here and in the tables' folders. Leaves nothing behind."""
         for path in (self.path, *(self.path / name for name in SCHEMAS)):

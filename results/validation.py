@@ -13,7 +13,17 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from grids import FIELDS, LARGEST, Cell, Grid, run_ids
-from results.files import StoreError, Vanished, batches, identify, read_file, remove_stale, retrying, trials
+from results.files import (
+    StoreError,
+    Unavailable,
+    Vanished,
+    batches,
+    identify,
+    read_file,
+    remove_stale,
+    retrying,
+    trials,
+)
 from results.merging import forget
 from results.schema import METRICS, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
@@ -48,6 +58,8 @@ def set_aside(store: Store) -> list[str]:
                 read_file(path, columns_of(name))
             except Vanished:
                 continue  # merged into another file meanwhile
+            except Unavailable:
+                raise
             except StoreError as error:
                 told.append(str(error))
                 unreadable.append(path)
@@ -146,7 +158,7 @@ def _without_curves(store: Store, done: pa.Table, unreadable: list[StoreError]) 
     Each (epoch, split) has a random weight, so that the number of a run's rows and the sum of their weights tell whether
     they are these, once or, after a crash in a compaction, several times each.
     """
-    epochs = np.clip(done["epochs"].to_numpy(), 1, LARGEST)
+    epochs = np.clip(done["epochs"].fill_null(0).to_numpy(), 1, LARGEST)
     most = int(epochs.max(initial=0))
     weights = np.random.default_rng(0).integers(1, 2**31, 2 * most + 3)  # [2 epoch + (split is train)]; last: any other
     keys, parts = ["run_id", "trial"], []

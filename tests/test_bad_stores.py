@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,10 @@ def as_type(column, kind):
     return lambda path: rewritten(path, change)
 
 
+def with_seed_twice(rows):
+    return rows.append_column(rows.schema.field("seed"), rows["seed"])
+
+
 DAMAGES = {
     "an empty file": lambda path: path.write_bytes(b""),
     "a half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -78,6 +83,7 @@ DAMAGES = {
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a later schema": lambda path: rewritten(path, lambda rows: rows.replace_schema_metadata({"schema_version": "99"})),
     "no schema version": lambda path: rewritten(path, lambda rows: rows.replace_schema_metadata(None)),
+    "a column twice": lambda path: rewritten(path, with_seed_twice),
     "a foreign table": lambda path: pq.write_table(pa.table({"a": [1]}), path),
     "numbers as texts": as_type("seed", lambda _: "none"),
     "ids as lists": as_type("run_id", lambda _: [1]),
@@ -117,6 +123,8 @@ def test_validate_lists_a_damaged_file_and_repair_moves_it_aside(store, told, da
     code, out, _ = told("validate", store.path)
     assert code == 1
     assert str(path) in out
+    code, out, _ = told("validate", store.path, "simulated.toml")
+    assert (code, str(path) in out) == (1, True)
     others = set(content(store.path)) - {str(path.relative_to(store.path))}
     code, out, _ = told("validate", "--repair", store.path)
     assert not os.path.lexists(path)
@@ -153,7 +161,7 @@ def test_a_table_that_is_a_link_to_another_place_is_read_and_never_emptied(tmp_p
 
 
 @pytest.mark.parametrize("command", ["status", "validate", "compact", "merge"])
-@pytest.mark.parametrize("store", ["nowhere", "x" * 300, "~nobody-of-this-name/store", "simulated.toml"])
+@pytest.mark.parametrize("store", [".", "nowhere", "x" * 300, "~nobody-of-this-name/store", "simulated.toml"])
 def test_what_is_no_store_is_told_in_a_line(tmp_path, grid, told, command, store):
     words = {"status": (store, "simulated.toml"), "merge": (store, "into")}.get(command, (store,))
     code, out, errors = told(command, *words)
@@ -161,6 +169,56 @@ def test_what_is_no_store_is_told_in_a_line(tmp_path, grid, told, command, store
     assert errors.startswith("normorder: ")
     assert errors.count("\n") == 1
     assert not (tmp_path / "into").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "validate", "compact", "merge", "plan"])
+@pytest.mark.parametrize("way", ["file", "nowhere", "runs"])
+def test_a_table_that_is_no_folder_is_told_in_a_line(tmp_path, store, told, command, way):
+    (store.path / "runs").rename(tmp_path / "elsewhere")
+    (store.path / "runs").symlink_to(way)
+    (store.path / "file").write_text("text")
+    (tmp_path / "into").mkdir()
+    words = {"status": (store.path, "simulated.toml"), "merge": (store.path, "into")}
+    words["plan"] = ("simulated.toml", "--store", store.path)
+    code, _, errors = told(command, *words.get(command, (store.path,)))
+    assert code == 2
+    assert errors.startswith(f"normorder: {store.path}/runs: ")
+    assert errors.count("\n") == 1
+    assert content(tmp_path / "into") == {}
+
+
+@pytest.mark.parametrize("column", ["engine", "epochs", "seed_block", "code", "started_at", "lr", "trial"])
+def test_rows_without_a_value_are_told_or_read(tmp_path, store, told, column):
+    for path in store.files("runs"):
+        field = SCHEMAS["runs"].field(column)
+        index = SCHEMAS["runs"].get_field_index(column)
+        rewritten(path, lambda rows, i=index, f=field: rows.set_column(i, f, pa.nulls(len(rows), f.type)))
+    assert told("validate", store.path)[0] == 1
+    assert told("plan", "simulated.toml", "--store", store.path)[0] == 0
+    assert told("status", store.path, "simulated.toml")[0] == 0
+    assert told("merge", store.path, tmp_path / "into")[0] == 0
+    assert told("compact", store.path)[0] == 0
+
+
+def test_a_conflict_at_an_unknown_time_is_told(tmp_path, store, told):
+    for number, path in enumerate(store.files("runs")):
+        rows = pq.read_table(path)
+        field, loss = rows.schema.field("started_at"), rows.schema.get_field_index("test_loss")
+        rows = rows.set_column(rows.schema.get_field_index("started_at"), field, pa.nulls(len(rows), field.type))
+        pq.write_table(rows.set_column(loss, "test_loss", pa.array([float(number)] * len(rows))), path)
+        shutil.copy(path, path.with_name(f"{number:016x}-{number:016x}.parquet"))
+        pq.write_table(rows.set_column(loss, "test_loss", pa.array([number + 0.5] * len(rows))), path)
+    code, out, _ = told("merge", store.path, tmp_path / "into")
+    assert code == 1
+    assert "at an unknown time: test_loss 0.0" in out
+
+
+def test_a_ledger_that_is_no_text_is_as_good_as_none(tmp_path, store, told):
+    ledger = tmp_path / "into" / ".merged"
+    (ledger / "folder.txt").mkdir(parents=True)
+    (ledger / "bytes.txt").write_bytes(b"\xff\xfe")
+    assert told("merge", store.path, tmp_path / "into")[0] == 0
+    assert len(Store(tmp_path / "into").read("runs")) == 4
 
 
 def test_stores_that_cannot_be_written_are_told_before_anything_is_read(tmp_path, store, told):

@@ -236,6 +236,7 @@ def test_runs_are_written_last_and_without_them_the_rest_does_not_count(tmp_path
     (tmp_path / "runs").write_text("in the way of the folder")
     with pytest.raises(OSError, match="runs"):
         store.write({"runs": runs(0), "curves": curves(0), "examples": examples(0)})
+    (tmp_path / "runs").unlink()
     assert [len(store.files(name)) for name in ("curves", "examples")] == [1, 1]
     assert [len(store.read(name)) for name in ("curves", "examples")] == [0, 0]
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -51,7 +52,8 @@ def run(grid: Grid, store: Store, data, slots: int, **how) -> dict[str, int]:
     """Plan and train; the runs by status."""
     plan = make_plan(grid, store.finished(), store.failed(), data, **how)
     trials = group(plan.missing, data, slots, choose_how(plan, data, {}, slots))
-    return sweep.run_trials(trials, data, sweep.share(data), store, PROVENANCE)
+    with tempfile.TemporaryDirectory() as scratch:
+        return sweep.run_trials(trials, data, sweep.share(data), store, PROVENANCE, Path(scratch))
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,13 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
-from processes import children, sweeping, swept, told, wait_until, words, write_grid
+import pytest
+from processes import children, sweeping, swept, told, uses_ray, wait_until, words, write_grid
 
 from results import Store
 
@@ -36,6 +39,28 @@ def test_a_sweep_that_is_interrupted_ends_soon_says_how_to_go_on_and_goes_on(tmp
     code, out = swept(grid, store.path)
     assert code == 0, out
     assert len(store.finished()) == 240
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4])
+def test_an_interrupt_as_ray_is_started_is_told_as_one(tmp_path, after_s):
+    grid = write_grid(tmp_path / "g.toml")
+    with sweeping(grid, tmp_path / "store") as driver:
+        wait_until(lambda: driver.poll() is not None or uses_ray(driver))
+        time.sleep(after_s)
+        driver.send_signal(signal.SIGTERM)
+        assert driver.wait(timeout=10) == 130, told(grid)
+    assert told(grid).startswith("normorder: interrupted; ")
+
+
+def test_a_sweep_whose_output_nobody_reads_ends_with_a_line(tmp_path):
+    grid = write_grid(tmp_path / "g.toml", epochs=1, seeds=1)
+    command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(tmp_path / "store")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        driver.stdout.close()
+        lines = driver.stderr.read().splitlines()
+    assert driver.returncode == 2
+    assert lines == [lines[0]]
+    assert lines[0].startswith("normorder: nobody reads what it prints any more; finished trials are in the store")
 
 
 def to_group(driver, number):
