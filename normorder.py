@@ -161,14 +161,14 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    counts, planned, quick = dict.fromkeys(("done", "diverged", "failed"), 0), None, 0
-    while True:
-        study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
-        if planned is None:
-            planned = len(study.plan.missing)
-        before = planned - len(study.plan.missing)
-        if not study.plan.missing:
-            break
+    study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
+    planned = len(study.plan.missing)
+    if not planned:
+        tell(study, [], 0)
+        print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
+        finish(study, failed=study.plan.failed)
+    counts, quick = dict.fromkeys(("done", "diverged", "failed"), 0), 0
+    while study.plan.missing:
         begun = time.monotonic()
         try:
             with naming(grid_path), tempfile.TemporaryDirectory(prefix="normorder-") as scratch:
@@ -182,10 +182,8 @@ def sweep(
             print(f"{lost}; it is started again", file=sys.stderr)
         except BrokenPipeError:
             raise Lost(f"nobody reads what it prints any more; {TO_GO_ON} {again()}") from None
-    if not planned:
-        tell(study, [], 0)
-        print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
-        finish(study, failed=study.plan.failed)
+        study = open_study(grid_path, store, seeds, fresh, retry)
+    before = planned - len(study.plan.missing)
     where = study.store
     gone = len(make_plan(study.grid, *where.fates(), study.data).missing)
     print(

@@ -59,10 +59,10 @@ def apart(function: Callable, *arguments: Any) -> Any:
     resource_tracker.ensure_running()  # here, since it lets signals through again
     ours, theirs = context.Pipe()
     process = context.Process(target=_answer, args=(theirs, function, arguments))
-    with _held_back() as held:
-        process.start()
-        theirs.close()
     try:
+        with _held_back() as held:
+            process.start()
+            theirs.close()
         if held:
             raise KeyboardInterrupt
         while not ours.poll(0.1) and process.exitcode is None:
@@ -73,9 +73,10 @@ def apart(function: Callable, *arguments: Any) -> Any:
         ours.close()  # which asks it to end
         raise
     finally:
-        process.join(GRACE_S)
-        process.kill()
-        process.join()
+        if process.pid:  # it was started
+            process.join(GRACE_S)
+            process.kill()
+            process.join()
         ours.close()
     if error:
         raise error
