@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -130,6 +131,10 @@ def _answer(theirs: Connection, function: Callable, arguments: tuple) -> None:
             theirs.send(answer)
         except (pickle.PicklingError, TypeError, AttributeError):
             theirs.send((None, RuntimeError("".join(traceback.format_exception(answer[1])))))
+    try:
+        sys.stdout.flush()
+    except OSError:  # it is closed or full: what is left would be tried once more, and told of in twelve lines
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_with(theirs: Connection) -> None:
