@@ -19,7 +19,7 @@ report: .venv/installed
 	@$(BIN)/normorder report "$$GRID" $(options)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .
