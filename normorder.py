@@ -351,7 +351,7 @@ def merge_command(
 def existing(folder: Path) -> Store:
     """The store in a folder. StoreError where there is none."""
     where = Store(folder)
-    if not where.path.is_dir():
+    if not where.is_there():
         raise StoreError(f"{where.path}: there is no store")
     return where
 

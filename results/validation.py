@@ -5,7 +5,6 @@ Rows are streamed: what is held of a table is a few numbers of each run.
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +12,10 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from grids import FIELDS, LARGEST, Cell, Grid, run_ids
-from results.files import StoreError, Vanished, batches, identify, read_file, remove_stale, retrying, trials
+from results.errors import StoreError, Vanished
+from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
+from results.places import Place, at
 from results.schema import METRICS, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
@@ -42,7 +43,7 @@ def set_aside(store: Store) -> list[str]:
     """
     told = []
     for name in SCHEMAS:
-        unreadable: list[Path] = []
+        unreadable: list[Place] = []
         for path in store.files(name):
             try:
                 read_file(path, columns_of(name))
@@ -54,12 +55,11 @@ def set_aside(store: Store) -> list[str]:
         for path in unreadable:
             to = store.path / "set-aside" / name / f"{path.name}.{identify(path)[0]}"  # two of one name may come
             try:
-                to.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(to)
+                at(path).move(path, to)
             except OSError as error:
                 raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror}") from None
             told.append(f"moved to {to}")
-        if removed := remove_stale(store.path / name):
+        if removed := at(store.path).remove_stale(store.path / name):
             told.append(f"{store.path / name}: {removed:,} temporary files of killed writers removed")
     if told:
         forget(store)  # what was set aside may be merged again
