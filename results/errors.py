@@ -9,3 +9,7 @@ class StoreError(WrongUse):
 
 class Vanished(StoreError):
     """A listed file is not there any more: another process has merged it into a larger one."""
+
+
+class OutOfReach(StoreError):
+    """Object storage did not answer, or refused: nothing is known of the file."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.errors import StoreError, Vanished
+from results.errors import OutOfReach, StoreError, Vanished
 from results.places import Place, at
 from results.schema import SCHEMA_VERSION, columns_of, conform
 
@@ -82,7 +82,7 @@ def batches(
     rows = size = 0
     for path, read in _read_files(paths, schema, strict):
         if isinstance(read, StoreError):
-            if unreadable is None or isinstance(read, Vanished):
+            if unreadable is None or isinstance(read, Vanished | OutOfReach):
                 raise read
             unreadable(read)
             continue

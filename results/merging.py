@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from results.errors import StoreError, Vanished
 from results.files import read_file, retrying, trials
-from results.places import Place, at
+from results.places import Place, at, over
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
 
@@ -83,8 +83,8 @@ def _known(target: Store) -> _Known:
 
 
 def _check(source: Store, name: str) -> None:
-    for path in source.files(name):
-        read_file(path, columns_of(name))
+    for _ in over(lambda path: len(read_file(path, columns_of(name))), source.files(name)):
+        pass
 
 
 def _copy(source: Store, target: Store, known: _Known, copied: list[str]) -> int:
@@ -101,16 +101,16 @@ def _copy(source: Store, target: Store, known: _Known, copied: list[str]) -> int
 
 
 def _copy_files(paths: Sequence[Place], target: Store, name: str, known: _Known, copied: list[str]) -> int:
-    there = 0
-    for path in paths:
+    """Copy files of a table that the target does not have, add them to `copied`, give the number of the others."""
+
+    def copy(path: Place) -> bool:
         content = at(path).read(path)
         digest = hashlib.sha256(content).hexdigest()[:16]
         entry = f"{name}/{path.name} {digest}"
         places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
         told = entry in known.entries and trials([path], name) <= known.trials[name]
         if told or any(_holds(place, content) for place in places):
-            there += 1
-            continue
+            return False
         read_file(path, columns_of(name))  # it may have come since all were checked
         place = places[at(places[0]).exists(places[0])]
         try:
@@ -118,7 +118,9 @@ def _copy_files(paths: Sequence[Place], target: Store, name: str, known: _Known,
         except OSError as error:
             raise StoreError(f"{place}: cannot be written: {error.strerror}") from None
         copied.append(entry)
-    return there
+        return True
+
+    return sum(not new for new in over(copy, paths, beside=target.path))
 
 
 def _holds(place: Place, content: bytes) -> bool:

@@ -1,4 +1,5 @@
-"""A folder of Parquet files, one a trial and table, or merged of many. A file is absent or complete.
+"""A folder of Parquet files, or objects under a prefix, one a trial and table, or merged of many. A file is absent or
+complete.
 
 Names that begin with a dot are temporary and never read. Rows of `curves` and `examples` count only through the
 (run_id, trial) of an accepted row of `runs`, which is written last: what a crash leaves behind is without effect.
@@ -46,9 +47,9 @@ class Made(NamedTuple):
 
 
 class Store:
-    """The store in folder `path`; the folder appears with the first write."""
+    """The store in a folder, which appears with the first write, or at s3://bucket/prefix."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path | Place):
         self.path = locate(path)
 
     def is_there(self) -> bool:

@@ -38,7 +38,7 @@ from results.files import (
     retrying,
     stage,
 )
-from results.places import Place, at
+from results.places import Place, at, over
 from results.schema import SCHEMA_VERSION, SCHEMAS
 from results.store import Store, repeats
 
@@ -75,7 +75,8 @@ def _compact(store: Store) -> Compaction:
     read: dict[Place, tuple] = {}
     try:
         for name in SCHEMAS:
-            inputs = {path: identify(path) for path in _inputs(store.files(name))}
+            chosen = _inputs(store.files(name))
+            inputs = dict(zip(chosen, over(identify, chosen), strict=True))
             for paths, rows, full in batches(list(inputs), name, strict=True):
                 if len(paths) > 1:
                     target = paths[0].with_name(_merged_name(paths, full))
@@ -89,8 +90,8 @@ def _compact(store: Store) -> Compaction:
     finally:
         for target, rows in staged.items():
             at(target).discard(rows)
-    for path in read.keys() - staged.keys():
-        _remove(path, read[path])
+    for _ in over(lambda path: _remove(path, read[path]), read.keys() - staged.keys()):
+        pass
     return Compaction(len(read), len(staged))
 
 
