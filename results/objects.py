@@ -195,11 +195,12 @@ def discard(staged: tempfile.SpooledTemporaryFile) -> None:
 
 
 def _put(path: Address, content: bytes) -> None:
-    """In a thread, which signals do not reach: between two steps an exception would publish an empty object."""
+    """In a thread, which signals do not reach: between two of these lines an exception would publish an empty object."""
+    whole = pa.py_buffer(content)
 
     def put() -> None:
         stream = _client().open_output_stream(path.key)
-        stream.write(content)
+        stream.write(whole)
         stream.close()
 
     with _telling(path, "written"), ThreadPoolExecutor(1) as alone:
@@ -266,7 +267,7 @@ def _telling(path: Address, done: str) -> Iterator[None]:
         if "AWS Error" not in str(error):
             raise
         name = re.search(r"AWS Error (\w+)", str(error)).group(1)
-        if name == "NO_SUCH_KEY":
+        if name == "NO_SUCH_KEY" or (name == "RESOURCE_NOT_FOUND" and done == "read"):
             raise Vanished(f"{path}: vanished while the store was read") from None
         if name == "NO_SUCH_BUCKET":
             raise OutOfReach(f"{path}: there is no bucket {path.bucket}") from None
@@ -295,6 +296,6 @@ def _credentials() -> str:
         Path(os.environ.get(variable) or Path("~/.aws", name).expanduser())
         for variable, name in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config"))
     ]
-    if any(each.exists() for each in files):
+    if any(each.is_file() for each in files):
         return f"are the credentials of profile {os.environ.get('AWS_PROFILE', 'default')} those of this bucket?"
     return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
