@@ -76,7 +76,7 @@ def read_grid(path: Path, seeds: int | None) -> Grid:
 
 def open_grid(path: Path, store: str | None, seeds: int | None) -> tuple[Grid, Store]:
     grid = read_grid(path, seeds)
-    return grid, Store(store or Path("results/data") / grid.name)
+    return grid, Store(Path("results/data") / grid.name if store is None else store)
 
 
 def open_study(

@@ -12,6 +12,13 @@ Why no row is ever lost, whoever else compacts, sweeps, reads or crashes meanwhi
 4. A crash between writing and removing leaves rows twice, and so may two compactions at once. What a store says does
    not depend on how often a row is there.
 
+On object storage there is no rename, and none is needed: a put is atomic, so 2 holds where the object with all rows is
+there when its put returns, and is seen by every listing and reading that begins later (S3 is strongly consistent). What
+is still to be put waits on this machine. An input is "still the file that was read" by its entity tag. Between asking
+for the tag and removing the object another may take its name, as a file may between stat and unlink: then the times and
+machine of a repeated trial are lost, and what was measured is in the merged file, since it is in the name. A listing of
+more than 1,000 names comes in several answers, so it is no single moment there either, and is made twice as well.
+
 Only rows of `runs` that are equal in every column, times included, and meet in one merged file become one. No row is
 left out because another file has it: that file might go for the same reason.
 

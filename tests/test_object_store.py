@@ -26,11 +26,11 @@ import normorder
 from reports import page
 from results import SCHEMAS, Store, StoreError, disk, objects
 from results.errors import OutOfReach, Vanished
-from results.files import identify, read_file
+from results.files import batches, identify, read_file
 from results.merging import merge
 from results.schema import columns_of
 from results.upkeep import _remove, compact, needs_compaction
-from results.validation import set_aside, validate
+from results.validation import _unreadable, set_aside, validate
 
 ROOT = Path(normorder.__file__).parent
 HISTORY = [
@@ -378,8 +378,15 @@ def test_what_cannot_be_asked_is_not_moved_aside(study, endpoint, way, monkeypat
     for ask in (set_aside, validate, compact):
         with pytest.raises(OutOfReach, match="cannot be"):
             ask(store)
-    with pytest.raises(OutOfReach, match=f"{files[0]}: cannot be read"):
-        read_file(files[0], columns_of("runs"))
+    told = []
+    for ask in (
+        lambda: read_file(files[0], columns_of("runs")),
+        lambda: _unreadable(files[0], "runs"),
+        lambda: list(batches(files, "runs", unreadable=told.append)),
+    ):
+        with pytest.raises(OutOfReach, match=f"{files[0]}: cannot be read"):
+            ask()
+    assert told == []
     assert storage.objects(endpoint, str(store.path)) == before
 
 
