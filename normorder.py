@@ -48,8 +48,12 @@ TO_GO_ON = "finished trials are in the store; to go on:"
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="folder of the store [results/data/<grid>]")]
-StoreFolder = Annotated[Path, typer.Argument(help="folder of the store", metavar="STORE")]
+# Not a Path, which would make one slash of two in s3://bucket/prefix.
+StorePath = Annotated[
+    str | None,
+    typer.Option("--store", help="folder or s3://bucket/prefix of the store [results/data/<grid>]", metavar="STORE"),
+]
+StoreFolder = Annotated[str, typer.Argument(help="folder or s3://bucket/prefix of the store", metavar="STORE")]
 SeedCount = Annotated[
     int | None, typer.Option("--seeds", help="seeds of each cell that are compared, in place of the grid's count")
 ]
@@ -74,13 +78,13 @@ def read_grid(path: Path, seeds: int | None) -> Grid:
     return Grid.read(path, {**harness.choices(), "metric": METRICS}, seeds)
 
 
-def open_grid(path: Path, store: Path | None, seeds: int | None) -> tuple[Grid, Store]:
+def open_grid(path: Path, store: str | None, seeds: int | None) -> tuple[Grid, Store]:
     grid = read_grid(path, seeds)
-    return grid, Store(store or Path("results/data") / grid.name)
+    return grid, Store(Path("results/data") / grid.name if store is None else store)
 
 
 def open_study(
-    path: Path, store: Path | None, seeds: int | None, fresh: bool, retry: bool, tidying: bool = False
+    path: Path, store: str | None, seeds: int | None, fresh: bool, retry: bool, tidying: bool = False
 ) -> Study:
     """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started."""
     grid, where = open_grid(path, store, seeds)
@@ -343,13 +347,13 @@ def status_command(
 @app.command("merge")
 def merge_command(
     stores: Annotated[
-        list[Path], typer.Argument(help="stores to read, and at last the one to merge into", metavar="A B … INTO")
+        list[str], typer.Argument(help="stores to read, and at last the one to merge into", metavar="A B … INTO")
     ],
 ) -> None:
     """Copy what stores hold into the last one, which need not be there yet. Exit code 1 where runs are in conflict."""
-    if len(stores) < 2:
-        raise StoreError(f"{stores[0]}: merge needs at least one store to read and one to merge into")
     *sources, target = map(Store, stores)
+    if not sources:
+        raise StoreError(f"{target.path}: merge needs at least one store to read and one to merge into")
     print(f"{target.path}: {merge(sources, target)}")
     conflicts = target.conflicts()
     for run_id, rows in conflicts.groupby("run_id"):
@@ -367,9 +371,9 @@ def _moment(started_at: pd.Timestamp) -> str:
     return "at an unknown time" if pd.isna(started_at) else f"{started_at:%Y-%m-%d %H:%M}"
 
 
-def existing(folder: Path) -> Store:
-    """The store in a folder. StoreError where there is none."""
-    where = Store(folder)
+def existing(place: str) -> Store:
+    """The store at a place. StoreError where there is none."""
+    where = Store(place)
     where.check_there()
     return where
 

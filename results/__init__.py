@@ -1,6 +1,6 @@
 """Where rows go: Parquet files with an explicit schema. `Store(path).read("runs")` gives an Arrow table."""
 
-from results.files import StoreError
+from results.errors import StoreError
 from results.schema import METRICS, SCHEMAS, table
 from results.store import Made, Store
 

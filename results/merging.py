@@ -9,10 +9,11 @@ the merged one says, which follows from its rows.
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from results.files import StoreError, Vanished, publish, read_file, retrying, stage_bytes, trials
+from results.errors import StoreError, Vanished
+from results.files import read_file, retrying, trials
+from results.places import Place, at, over
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
 
@@ -39,7 +40,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
     for source in sources:
         source.check_there()
     target.check_writable()
-    others = [source for source in sources if source.path.resolve() != target.path.resolve()]
+    others = [source for source in sources if not at(source.path).same(source.path, target.path)]
     for source in others:
         for name in SCHEMAS:
             retrying(lambda source=source, name=name: _check(source, name))
@@ -50,7 +51,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
         try:
             text = "\n".join(sorted(copied)) + "\n"
             place = target.path / LEDGER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
-            publish(stage_bytes(place, text.encode()), place)
+            at(place).publish(at(place).stage(place, text.encode()), place)
         except OSError as error:
             raise StoreError(f"{target.path / LEDGER}: cannot be written: {error.strerror}") from None
     return Merge(len(copied), there)
@@ -58,8 +59,13 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
 
 def forget(store: Store) -> None:
     """Forget what was merged into a store, so that a merge brings it again: where files of it were lost."""
-    for path in (store.path / LEDGER).glob("*.txt"):
-        path.unlink(missing_ok=True)
+    for path in _ledger(store):
+        with contextlib.suppress(FileNotFoundError):
+            at(path).remove(path)
+
+
+def _ledger(store: Store) -> list[Place]:
+    return at(store.path).find(store.path / LEDGER, "*.txt")
 
 
 class _Known(NamedTuple):
@@ -70,15 +76,14 @@ class _Known(NamedTuple):
 
 
 def _known(target: Store) -> _Known:
-    files = [path for path in (target.path / LEDGER).glob("*.txt") if path.is_file()]
-    entries = {line for path in files for line in path.read_text(errors="replace").splitlines()}
+    entries = {line for path in _ledger(target) for line in at(path).read(path).decode(errors="replace").splitlines()}
     tables = SCHEMAS if entries else ()
     return _Known(entries, {name: retrying(lambda name=name: trials(target.files(name), name)) for name in tables})
 
 
 def _check(source: Store, name: str) -> None:
-    for path in source.files(name):
-        read_file(path, columns_of(name))
+    for _ in over(lambda path: len(read_file(path, columns_of(name))), source.files(name)):
+        pass
 
 
 def _copy(source: Store, target: Store, known: _Known, copied: list[str]) -> int:
@@ -94,37 +99,30 @@ def _copy(source: Store, target: Store, known: _Known, copied: list[str]) -> int
     return there + _copy_files(runs, target, "runs", known, copied)
 
 
-def _copy_files(paths: Sequence[Path], target: Store, name: str, known: _Known, copied: list[str]) -> int:
-    there = 0
-    for path in paths:
-        content = _bytes(path)
+def _copy_files(paths: Sequence[Place], target: Store, name: str, known: _Known, copied: list[str]) -> int:
+    """Copy files of a table that the target does not have, add them to `copied`, give the number of the others."""
+
+    def copy(path: Place) -> bool:
+        content = at(path).read(path)
         digest = hashlib.sha256(content).hexdigest()[:16]
         entry = f"{name}/{path.name} {digest}"
         places = [target.path / name / path.name, target.path / name / f"{path.stem}-{digest}.parquet"]
         told = entry in known.entries and trials([path], name) <= known.trials[name]
         if told or any(_holds(place, content) for place in places):
-            there += 1
-            continue
+            return False
         read_file(path, columns_of(name))  # it may have come since all were checked
-        place = places[places[0].exists()]
+        place = places[at(places[0]).exists(places[0])]
         try:
-            publish(stage_bytes(place, content), place)
+            at(place).publish(at(place).stage(place, content), place)
         except OSError as error:
             raise StoreError(f"{place}: cannot be written: {error.strerror}") from None
         copied.append(entry)
-    return there
+        return True
+
+    return sum(not new for new in over(copy, paths, beside=target.path))
 
 
-def _holds(place: Path, content: bytes) -> bool:
+def _holds(place: Place, content: bytes) -> bool:
     with contextlib.suppress(Vanished):  # where the target is compacted meanwhile
-        return place.exists() and _bytes(place) == content
+        return at(place).exists(place) and at(place).read(place) == content
     return False
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise Vanished(f"{path}: vanished while the store was read") from None
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None

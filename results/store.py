@@ -1,4 +1,5 @@
-"""A folder of Parquet files, one a trial and table, or merged of many. A file is absent or complete.
+"""A folder of Parquet files, or objects under a prefix, one a trial and table, or merged of many. A file is absent or
+complete.
 
 Names that begin with a dot are temporary and never read. Rows of `curves` and `examples` count only through the
 (run_id, trial) of an accepted row of `runs`, which is written last: what a crash leaves behind is without effect.
@@ -17,7 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.files import StoreError, batches, listing, publish, retrying, stage
+from results.errors import StoreError
+from results.files import batches, listing, retrying, stage
+from results.places import Place, at, locate
 from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
@@ -44,39 +47,19 @@ class Made(NamedTuple):
 
 
 class Store:
-    """The store in folder `path`; the folder appears with the first write."""
+    """The store in a folder, which appears with the first write, or at s3://bucket/prefix."""
 
-    def __init__(self, path: str | Path):
-        try:
-            self.path = Path(path).expanduser().absolute()
-            if self.path.exists() and not self.path.is_dir():
-                raise StoreError(f"{self.path}: not a folder, so it cannot be a store")
-        except (OSError, RuntimeError) as error:  # a name too long, a folder without access, the home of nobody
-            raise StoreError(f"{path}: cannot be a store: {getattr(error, 'strerror', None) or error}") from None
+    def __init__(self, path: str | Path | Place):
+        self.path = locate(path)
 
     def check_there(self) -> None:
-        """StoreError unless there is a store: with a table, or just begun."""
-        there = any((self.path / name).is_dir() or (self.path / name).is_symlink() for name in SCHEMAS)
-        if not there and not any(self.path.glob(f"{MARK}*")):
-            why = f", it has none of {', '.join(SCHEMAS)}" if self.path.is_dir() else ""
-            raise StoreError(f"{self.path}: there is no store{why}")
+        """StoreError unless there is a store."""
+        if not at(self.path).is_there(self.path, SCHEMAS, f"{MARK}*"):
+            raise StoreError(f"{self.path}: there is no store")
 
     def check_writable(self) -> None:
         """StoreError unless files can be made here and in the tables' folders. Leaves nothing behind."""
-        for path in (self.path, *(self.path / name for name in SCHEMAS)):
-            folder = path
-            while not folder.exists():
-                if folder.is_symlink():
-                    raise StoreError(f"{folder}: a link to nothing, so {self.path} cannot be a store")
-                folder = folder.parent
-            if not folder.is_dir():
-                raise StoreError(f"{folder}: not a folder, so {self.path} cannot be a store")
-            probe = folder / f".{uuid.uuid4().hex}.tmp"
-            try:
-                probe.touch(exist_ok=False)
-                probe.unlink()
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
+        at(self.path).check_writable(self.path, SCHEMAS)
 
     def write(self, tables: Mapping[str, pa.Table], durable: bool = True) -> None:
         """Write the tables of one trial, `runs` last. Equal content makes one file, other content never overwrites.
@@ -87,7 +70,7 @@ class Store:
             rows = tables[name]
             trial = rows["trial"][0].as_py()
             path = self.path / name / f"{trial}-{_content_hash(name, rows)}.parquet"
-            publish(stage(path, rows, durable), path, durable)
+            at(path).publish(stage(path, rows, durable), path, durable)
 
     def mark(self) -> str:
         """What tells this store from a folder that takes its place, as that under a disk which went away.
@@ -95,21 +78,20 @@ class Store:
         Made where there is none; of two that are made at once, either will do. StoreError where it cannot be.
         """
         try:
-            marks = sorted(self.path.glob(f"{MARK}*"))
+            marks = at(self.path).find(self.path, f"{MARK}*")
             if not marks:
                 marks = [self.path / f"{MARK}{uuid.uuid4().hex}"]
-                self.path.mkdir(parents=True, exist_ok=True)
-                marks[0].touch()
+                at(self.path).touch(marks[0])
             return marks[0].name
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def check_mark(self, mark: str) -> None:
         """StoreError where this is not the store that had this mark."""
-        if not (self.path / mark).exists():
+        if not at(self.path).exists(self.path / mark):
             raise StoreError(f"{self.path}: is not the store that the sweep began with; is its disk gone?")
 
-    def files(self, name: str) -> list[Path]:
+    def files(self, name: str) -> list[Place]:
         return listing(self.path / name)
 
     def finished(self) -> dict[str, Made]:

@@ -12,6 +12,13 @@ Why no row is ever lost, whoever else compacts, sweeps, reads or crashes meanwhi
 4. A crash between writing and removing leaves rows twice, and so may two compactions at once. What a store says does
    not depend on how often a row is there.
 
+On object storage there is no rename, and none is needed: a put is atomic, so 2 holds where the object with all rows is
+there when its put returns, and is seen by every listing and reading that begins later (S3 is strongly consistent). What
+is still to be put waits on this machine. An input is "still the file that was read" by its entity tag. Between asking
+for the tag and removing the object another may take its name, as a file may between stat and unlink: then the times and
+machine of a repeated trial are lost, and what was measured is in the merged file, since it is in the name. A listing of
+more than 1,000 names comes in several answers, so it is no single moment there either, and is made twice as well.
+
 Only rows of `runs` that are equal in every column, times included, and meet in one merged file become one. No row is
 left out because another file has it: that file might go for the same reason.
 
@@ -23,25 +30,22 @@ the logarithm of the store, and parts at least double in size from one to the ne
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from results.errors import StoreError, Vanished
 from results.files import (
     FULL,
     MERGED,
     PART,
-    StoreError,
-    Vanished,
     batches,
     identify,
-    publish,
-    remove_stale,
     retrying,
     stage,
 )
+from results.places import Place, at, over
 from results.schema import SCHEMA_VERSION, SCHEMAS
 from results.store import Store, repeats
 
@@ -69,39 +73,40 @@ def compact(store: Store) -> Compaction:
     Temporary files that killed writers left a day ago or more are removed.
     """
     for name in SCHEMAS:
-        remove_stale(store.path / name)
+        at(store.path).remove_stale(store.path / name)
     return retrying(lambda: _compact(store))
 
 
 def _compact(store: Store) -> Compaction:
-    staged: dict[Path, Path] = {}  # by the name to come, the temporary one
-    read: dict[Path, tuple[int, ...]] = {}
+    staged: dict[Place, object] = {}  # by the name to come
+    read: dict[Place, tuple] = {}
     try:
         for name in SCHEMAS:
-            inputs = {path: identify(path) for path in _inputs(store.files(name))}
+            chosen = _inputs(store.files(name))
+            inputs = dict(zip(chosen, over(identify, chosen), strict=True))
             for paths, rows, full in batches(list(inputs), name, strict=True):
                 if len(paths) > 1:
                     target = paths[0].with_name(_merged_name(paths, full))
                     rows = rows.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
                     staged[target] = stage(target, _distinct(rows) if name == "runs" else rows)
                     read |= {path: inputs[path] for path in paths}
-        for target, temporary in staged.items():
-            publish(temporary, target)
+        for target, rows in staged.items():
+            at(target).publish(rows, target)
     except OSError as error:  # of reading there is StoreError already
         raise StoreError(f"{store.path}: cannot be written: {error.strerror}") from None
     finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-    for path in read.keys() - staged.keys():
-        _remove(path, read[path])
+        for target, rows in staged.items():
+            at(target).discard(rows)
+    for _ in over(lambda path: _remove(path, read[path]), read.keys() - staged.keys()):
+        pass
     return Compaction(len(read), len(staged))
 
 
-def _inputs(files: Sequence[Path]) -> list[Path]:
+def _inputs(files: Sequence[Place]) -> list[Place]:
     """The small files, and each part for which as many bytes came together before it, the smallest first."""
     chosen = [path for path in files if not path.name.startswith(MERGED)]
-    size = sum(identify(path)[-1] for path in chosen)
-    parts = sorted((identify(path)[-1], path) for path in files if path.name.startswith(PART))
+    size = sum(at(path).size(path) for path in chosen)
+    parts = sorted((at(path).size(path), path) for path in files if path.name.startswith(PART))
     for bytes_of_part, path in parts:
         if bytes_of_part <= size:
             chosen.append(path)
@@ -109,7 +114,7 @@ def _inputs(files: Sequence[Path]) -> list[Path]:
     return sorted(chosen)
 
 
-def _merged_name(inputs: Sequence[Path], full: bool) -> str:
+def _merged_name(inputs: Sequence[Place], full: bool) -> str:
     names = "\n".join(sorted(path.name for path in inputs))
     return f"{FULL if full else PART}{hashlib.sha256(names.encode()).hexdigest()[:32]}.parquet"
 
@@ -124,11 +129,11 @@ def _distinct(runs: pa.Table) -> pa.Table:
     return pa.concat_tables([runs.filter(pc.invert(repeated)), rows.filter(pa.array(first))]).combine_chunks()
 
 
-def _remove(path: Path, read: tuple[int, ...]) -> None:
+def _remove(path: Place, read: tuple) -> None:
     """Remove a file if it is still the one that was read."""
     with contextlib.suppress(Vanished, FileNotFoundError):  # another compaction was faster
         try:
             if identify(path) == read:
-                path.unlink()
+                at(path).remove(path)
         except PermissionError as error:
             raise StoreError(f"{path}: cannot be removed: {error.strerror}") from None

@@ -5,7 +5,6 @@ Rows are streamed: what is held of a table is a few numbers of each run.
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,18 +12,10 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from grids import FIELDS, LARGEST, Cell, Grid, run_ids
-from results.files import (
-    StoreError,
-    Unavailable,
-    Vanished,
-    batches,
-    identify,
-    read_file,
-    remove_stale,
-    retrying,
-    trials,
-)
+from results.errors import OutOfReach, StoreError, Vanished
+from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
+from results.places import Place, at, over
 from results.schema import METRICS, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
@@ -52,30 +43,35 @@ def set_aside(store: Store) -> list[str]:
     """
     told = []
     for name in SCHEMAS:
-        unreadable: list[Path] = []
-        for path in store.files(name):
-            try:
-                read_file(path, columns_of(name))
-            except Vanished:
-                continue  # merged into another file meanwhile
-            except Unavailable:
-                raise
-            except StoreError as error:
-                told.append(str(error))
-                unreadable.append(path)
+        files = store.files(name)
+        problems = dict(zip(files, over(lambda path, name=name: _unreadable(path, name), files), strict=True))
+        unreadable = [path for path in files if problems[path]]
+        told += [problems[path] for path in unreadable]
         for path in unreadable:
             to = store.path / "set-aside" / name / f"{path.name}.{identify(path)[0]}"  # two of one name may come
             try:
-                to.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(to)
+                at(path).move(path, to)
             except OSError as error:
                 raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror}") from None
             told.append(f"moved to {to}")
-        if removed := remove_stale(store.path / name):
+        if removed := at(store.path).remove_stale(store.path / name):
             told.append(f"{store.path / name}: {removed:,} temporary files of killed writers removed")
     if told:
         forget(store)  # what was set aside may be merged again
     return told
+
+
+def _unreadable(path: Place, name: str) -> str | None:
+    """Why a file of a table cannot be read; None where it can be, or has been merged into another one meanwhile."""
+    try:
+        read_file(path, columns_of(name))
+    except Vanished:
+        return None
+    except OutOfReach:
+        raise
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def orphans(store: Store) -> int:

@@ -1,14 +1,16 @@
-"""What every test shares: one thread, as in a trial; no usage statistics sent; a tiny separable problem."""
+"""What every test shares: one thread, as in a trial; no usage statistics sent; a tiny separable problem; object storage."""
 
 import torch
 
 torch.set_num_threads(1)
 
-import os  # noqa: E402 the threads come first
+import itertools  # noqa: E402 the threads come first
+import os  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import storage  # noqa: E402
 
 from harness.datasets import Data, Examples, prepare  # noqa: E402
 
@@ -30,3 +32,25 @@ def blobs():
         return prepare("x", Examples(x[:train], y[:train], x[train:], y[train:], classes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def endpoint():
+    """The address of a server that speaks S3."""
+    with storage.serving() as endpoint:
+        yield endpoint
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def bucket(endpoint, monkeypatch):
+    """The address of an empty bucket, which this process and those that it starts reach."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in storage.environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{next(numbers)}"
+    storage.client(endpoint).create_bucket(Bucket=name)
+    return f"s3://{name}"

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import START, curves, examples, run_ids, runs
 
-from results import SCHEMAS, Store, StoreError, files
+from results import SCHEMAS, Store, StoreError, disk, files
 from results.files import identify
 from results.upkeep import MANY, _remove, compact, needs_compaction
 
@@ -86,7 +86,7 @@ def test_what_killed_writers_left_a_day_ago_goes_with_the_next_compaction_and_yo
     old, young = (tmp_path / "runs" / f".part-{age}.parquet.0123.tmp" for age in ("old", "young"))
     for path in (old, young):
         path.write_bytes(b"PAR1 half")
-    a_day_ago = time.time() - files.STALE_S - 60
+    a_day_ago = time.time() - disk.STALE_S - 60
     os.utime(old, (a_day_ago, a_day_ago))
     compact(store)
     assert (old.exists(), young.exists()) == (False, True)

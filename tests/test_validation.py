@@ -17,7 +17,7 @@ from grids import Grid
 from reports.comparisons import compare
 from reports.outcomes import gather
 from results import METRICS, Store
-from results.files import WRITER
+from results.disk import WRITER
 from results.upkeep import compact
 from results.validation import orphans, set_aside, validate
 

@@ -26,7 +26,7 @@ import psutil
 from processes import GRID, ROOT, end, kill, sweep, trains
 
 from results import SCHEMAS, Store
-from results.files import WRITER
+from results.disk import WRITER
 from results.schema import MEASURED
 from results.validation import validate
 
