@@ -8,13 +8,10 @@ $ normorder report grids/smoke.toml
 import contextlib
 import errno
 import os
-import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from shutil import which
 from typing import Annotated, Literal, NamedTuple, NoReturn
@@ -30,6 +27,7 @@ from harness import datasets
 from harness.apart import Lost, apart, ignore_signals, interruptible
 from harness.engine import COMPILED
 from harness.plan import Plan, PlanError, Trial, group, make_plan
+from harness.provenance import provenance, versions
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
@@ -202,13 +200,16 @@ def sweep(
 
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
+    from harness import cluster as nodes
     from harness import sweep as ray_side  # torch and ray cost seconds, which other commands need not wait for
     from harness.trial import check_trainable
 
     plain_output()
     _, where, data, plan = study
     check_trainable({run.cell for run in plan.missing}, data)
-    with ray_side.cluster(address) as slots:
+    with nodes.cluster(address) as slots:
+        if address:
+            nodes.check_nodes(where, versions())
         shared = ray_side.share(data)
         pilots = ray_side.measure_all(shapes := to_measure(plan, data), shared, slots, limit_s)
         hows = choose_how(plan, data, pilots, slots, mode)
@@ -372,18 +373,6 @@ def existing(folder: Path) -> Store:
     where = Store(folder)
     where.check_there()
     return where
-
-
-def provenance() -> dict[str, str]:
-    """Commit of this file's checkout (empty outside git, '+' where the tree has changes) and versions, for every row."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = ""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        commit += "+" if changes.strip() else ""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "ray", "numpy")}}
-    return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
 def plain_output() -> None:

@@ -1,11 +1,10 @@
-"""Send trials to a Ray cluster. The only file that imports ray.
+"""Send trials to a Ray cluster. Beside cluster.py the only file that imports ray.
 
 Workers write their own rows to the store, and errors inside a trial become rows there, so all that Ray Tune is asked
 for is scheduling and retries of lost workers. Its own state is thrown away: the store is the only memory.
 """
 
 import faulthandler
-import logging
 import os
 import sys
 import time
@@ -15,21 +14,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt reaches us as KeyboardInterrupt
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pyarrow as pa
 import ray
 import torch
 from ray import tune
 
-from grids import Cell, WrongUse
+from grids import Cell
 from harness.apart import Lost
+from harness.cluster import patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -40,39 +37,10 @@ from results import Store, StoreError
 
 TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
-OBJECT_STORE_BYTES = 500_000_000
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
 LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
 LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0
-WAITS_S = (1, 2, 4, 8, 15)  # between tries to write into a store
-
-
-class ClusterError(WrongUse):
-    """One line: what the cluster cannot give."""
-
-
-@contextmanager
-def cluster(address: str | None = None):
-    """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once."""
-    # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    started_here = not ray.is_initialized()
-    if started_here:
-        local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        try:
-            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
-    try:
-        slots = int(ray.cluster_resources().get("CPU", 0))
-        if slots < 1:
-            raise ClusterError("a trial needs 1 CPU, the cluster has none")
-        yield slots
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
@@ -191,20 +159,19 @@ def _train(config, trials, data, store, mark, provenance, limit_s):
 
 
 def _write(store: Store, mark: str, tables: Mapping[str, pa.Table]) -> str | None:
-    """Write the tables of a trial, trying again for a while. Gives what is wrong with the store at last."""
-    for wait_s in (*WAITS_S, None):
-        try:
-            store.check_mark(mark)
-            store.write(tables)
-            return None
-        except OSError as error:
-            if wait_s is None:
-                return f"{store.path}: cannot be written: {error.strerror or error}"
-        except StoreError as error:
-            if wait_s is None:
-                return str(error)
-        time.sleep(wait_s)
-    raise AssertionError("the last try ends the loop")
+    """Write the tables of a trial. Gives what is wrong with the store at last."""
+
+    def write() -> None:
+        store.check_mark(mark)
+        store.write(tables)
+
+    try:
+        patiently(write)
+    except OSError as error:
+        return f"{store.path}: cannot be written: {error.strerror or error}"
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 class _Unwritten(tune.Stopper):
