@@ -1,10 +1,13 @@
 """Nodes that come late, leave, or have a small object store: the sweep uses what there is and loses nothing."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
+import psutil
 import pytest
-from processes import sweeping, swept, told, wait_until, write_grid
+from processes import end, program, sweeping, swept, told, wait_until, write_grid
 from stress import Nodes
 
 from results import Store
@@ -74,3 +77,53 @@ def test_a_full_object_store_loses_nothing(tmp_path, cluster):
         filler.stdin.close()
     assert len(Store(tmp_path / "store").finished()) == 24
     assert validate(Store(tmp_path / "store")) == []
+
+
+def test_nodes_get_the_program_as_it_is_here_with_its_new_files(tmp_path, cluster):
+    nodes = cluster(1)
+    root = program(tmp_path / "program", "pass")
+    grid = write_grid(tmp_path / "g.toml", "faulty", seeds=1)
+    code, out = swept(grid, tmp_path / "store", "--address", nodes.address, root=root)
+    assert code == 0, out
+    assert len(Store(tmp_path / "store").finished()) == 2
+
+
+@contextlib.contextmanager
+def another_node(nodes, *before, **environment):
+    """A node that is started by a command of its own, behind the words `before`."""
+    start = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--address", nodes.address]
+    start += ["--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats", "--block"]
+    how = {"env": {**os.environ, **environment}, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(start, **how) as process:
+        try:
+            assert any("Ray runtime started" in line for line in process.stdout)
+            yield
+        finally:
+            end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
+
+
+def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
+    store = tmp_path / "store"
+    store.mkdir()
+    grid = write_grid(tmp_path / "g.toml")
+    nodes = cluster(1)
+    elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs "{store}" && exec "$@"', "sh"]
+    with another_node(nodes, *elsewhere):
+        code, out = swept(grid, store, "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "is not the store that the sweep began with" in out.splitlines()[-1]
+    assert Store(store).files("runs") == []
+
+
+def test_a_node_with_other_versions_is_named_before_anything_is_trained(tmp_path, cluster):
+    other = tmp_path / "libraries" / "numpy-1.2.3.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.2.3\n")
+    grid = write_grid(tmp_path / "g.toml")
+    nodes = cluster(1)
+    with another_node(nodes, PYTHONPATH=str(other.parent)):
+        code, out = swept(grid, tmp_path / "store", "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "numpy 1.2.3 where the driver has" in out.splitlines()[-1]
