@@ -16,12 +16,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from grids import WrongUse
+from grids import Resources, WrongUse
 from harness import HERE
+from harness.placement import Node, unmet
 from harness.provenance import versions
 from results import Store, StoreError
 
 OBJECT_STORE_BYTES = 500_000_000
+ACCELERATOR = "accelerator_type:"  # how Ray names the resource that stands for a kind
 ROOMS = ("grids", "harness", "results")  # what workers import
 WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
 NODE_S = 120.0  # for a node to show what it can
@@ -33,7 +35,7 @@ class ClusterError(WrongUse):
 
 @contextmanager
 def cluster(address: str | None = None):
-    """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once.
+    """Connect to the Ray cluster at `address`, or start one on this machine.
 
     Nodes of a cluster elsewhere get this program's code as it is on the disk, new and changed files included.
     """
@@ -48,10 +50,7 @@ def cluster(address: str | None = None):
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
-        slots = int(ray.cluster_resources().get("CPU", 0))
-        if slots < 1:
-            raise ClusterError("a trial needs 1 CPU, the cluster has none")
-        yield slots
+        yield
     finally:
         if started_here:
             ray.shutdown()
@@ -62,12 +61,26 @@ def _elsewhere() -> dict[str, object]:
     return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "__pycache__/"]}}
 
 
+def nodes(asked: Resources) -> list[Node]:
+    """What each node offers. ClusterError, with the sizes, where none can ever run a trial."""
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            kinds = sorted(name for name in has if name.startswith(ACCELERATOR))
+            kind = kinds[0].removeprefix(ACCELERATOR) if kinds else ""
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind))
+    if lack := unmet(found, asked):
+        raise ClusterError(lack)
+    return found
+
+
 def check_nodes(store: Store, wanted: Mapping[str, str]) -> None:
     """Have each node that may train show that it has this program, these versions and this store.
 
     ClusterError names each node that cannot, and why. Data sets need no look: nodes get them from the driver.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     task, mark = ray.remote(num_cpus=0, max_retries=0)(_problem), store.mark()
     asked = []
     for node in nodes:

@@ -24,9 +24,9 @@ import ray
 import torch
 from ray import tune
 
-from grids import Cell
+from grids import Cell, Resources
 from harness.apart import Lost
-from harness.cluster import patiently
+from harness.cluster import ACCELERATOR, patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -38,6 +38,8 @@ from results import Store, StoreError
 TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
+A_CORE = Resources()
+SOME = 0.001  # of the resource that stands for a kind of accelerator, of which Ray gives each node 1
 LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
 LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0
@@ -56,6 +58,7 @@ def run_trials(
     provenance: Mapping[str, str],
     scratch: Path,
     limit_s: float = LIMIT_S,
+    asked: Resources = A_CORE,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 
@@ -72,7 +75,7 @@ def run_trials(
             for first in range(0, len(numbered), TRIALS_A_FIT):
                 part = numbered[first : first + TRIALS_A_FIT]
                 watcher = _Watcher(part, data, store, how["mark"], provenance, display, limit_s)
-                _fit([trial for _, trial in part], how, watcher, retries, scratch)
+                _fit([trial for _, trial in part], how, watcher, retries, scratch, asked)
                 if watcher.unwritten:
                     raise StoreError(
                         f"{watcher.unwritten}; what was written before is in the store, a later sweep goes on"
@@ -93,12 +96,13 @@ def measure_all(
     shared: Mapping[str, ray.ObjectRef],
     slots: int,
     limit_s: float = PILOT_LIMIT_S,
+    asked: Resources = A_CORE,
 ) -> dict[tuple, Pilot]:
-    """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be.
+    """Have the cluster measure a cell of each shape, each with what a trial asks for.
 
     A shape whose pilot fails or hangs is left out: its trials will too, and say why.
     """
-    task = ray.remote(num_cpus=1, max_retries=0)(_measure)
+    task = ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(_measure)
     limit_s = min(limit_s, PILOT_LIMIT_S)
     asked = {
         key: task.remote(cell, shared[cell.dataset], blocks, slots, limit_s) for key, (cell, blocks) in shapes.items()
@@ -114,7 +118,19 @@ def _measure(cell: Cell, data: Data, blocks: list[int], slots: int, limit_s: flo
     torch.set_num_threads(1)
     keep_memory()
     with _at_most(limit_s):
-        return measure(cell, data, blocks, trials=slots)
+        return measure(cell, data, blocks, device(), trials=slots)
+
+
+def device() -> str:
+    """What a trial trains on in this worker: the GPU that Ray gave it, where torch can use it."""
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+
+
+def device_type(asked: Resources) -> str:
+    """What trials will train on, as a worker of this cluster tells."""
+    if not asked.gpus:
+        return "cpu"
+    return ray.get(ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(device).remote())
 
 
 @contextmanager
@@ -127,9 +143,23 @@ def _at_most(limit_s: float):
         faulthandler.cancel_dump_traceback_later()
 
 
-def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", retries: int, scratch: Path) -> None:
+def _fit(
+    trials: list[Trial],
+    how: Mapping[str, object],
+    watcher: "_Watcher",
+    retries: int,
+    scratch: Path,
+    asked: Resources,
+) -> None:
     """Have Ray Tune run trials."""
-    trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), {"cpu": 1})
+
+    def resources(config) -> tune.PlacementGroupFactory:
+        needs = {"CPU": asked.cpus, **({"GPU": asked.gpus} if asked.gpus else {})}
+        if kind := trials[config["index"]].accelerator:
+            needs[f"{ACCELERATOR}{kind}"] = SOME
+        return tune.PlacementGroupFactory([needs])
+
+    trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), resources)
     tune.Tuner(
         trainable,
         param_space={"index": tune.grid_search(list(range(len(trials))))},
@@ -150,7 +180,7 @@ def _train(config, trials, data, store, mark, provenance, limit_s):
     statuses: Counter[str] = Counter()
     not_compiled = unwritten = None
     with _at_most(limit_s):
-        for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance):
+        for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance, device()):
             unwritten = unwritten or _write(Store(store), mark, outcome.tables)
             statuses.update(outcome.tables["runs"]["status"].to_pylist())
             not_compiled = not_compiled or outcome.not_compiled
@@ -211,7 +241,7 @@ class _Watcher(tune.Callback):
         if (now := time.monotonic()) - self.looked_s < LOOK_EVERY_S:
             return
         self.looked_s = now
-        if ray.cluster_resources().get("CPU", 0) < 1:
+        if not ray.cluster_resources().get("CPU"):
             self.display.note("no node of the cluster has a CPU any more: waiting for one")
         for trial in self.running.values():
             if self._ran_s(trial) > self.limit_s + min(LATE_S, self.limit_s):
