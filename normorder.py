@@ -8,13 +8,11 @@ $ normorder report grids/smoke.toml
 import contextlib
 import errno
 import os
-import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Annotated, Literal, NamedTuple, NoReturn
@@ -26,10 +24,11 @@ from rich.table import Table
 
 import harness
 from grids import Grid, WrongUse, run_ids
-from harness import datasets
+from harness import datasets, placement
 from harness.apart import Lost, apart, ignore_signals, interruptible
 from harness.engine import COMPILED
-from harness.plan import Plan, PlanError, Trial, group, make_plan
+from harness.plan import Plan, PlanError, Trial, group, make_plan, work
+from harness.provenance import provenance, versions
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
@@ -206,23 +205,32 @@ def sweep(
 
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
+    from harness import cluster
     from harness import sweep as ray_side  # torch and ray cost seconds, which other commands need not wait for
     from harness.trial import check_trainable
 
     plain_output()
     _, where, data, plan = study
     check_trainable({run.cell for run in plan.missing}, data)
-    with ray_side.cluster(address) as slots:
+    asked = study.grid.resources
+    with cluster.cluster(address):
+        nodes = cluster.nodes(asked)
+        if address:
+            cluster.check_nodes(where, versions())
+        slots, kind = placement.slots(nodes, asked), ray_side.device_type(asked)
         shared = ray_side.share(data)
-        pilots = ray_side.measure_all(shapes := to_measure(plan, data), shared, slots, limit_s)
-        hows = choose_how(plan, data, pilots, slots, mode)
+        pilots = ray_side.measure_all(shapes := to_measure(plan, data, kind), shared, slots, limit_s, asked)
+        hows = choose_how(plan, data, pilots, slots, mode, kind)
         trials = group(plan.missing, data, slots, hows)
+        amount = {cell: work(cell, data[cell.dataset]) for cell in hows}
+        placed = placement.accelerators(amount, ("order", *study.grid.searched), nodes, asked)
+        trials = [replace(trial, accelerator=placed.get(trial.cell, "")) for trial in trials]
         tell(study, trials, slots)
         if unmeasured := len(shapes.keys() - pilots.keys()):
             print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
         if mode and (other := sum(how.mode != mode for how in hows.values())):
             print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-        return ray_side.run_trials(trials, data, shared, where, provenance(), scratch, limit_s)
+        return ray_side.run_trials(trials, data, shared, where, provenance(), scratch, limit_s, asked)
 
 
 def finish(study: Study, failed: int) -> NoReturn:
@@ -376,18 +384,6 @@ def existing(place: str) -> Store:
     where = Store(place)
     where.check_there()
     return where
-
-
-def provenance() -> dict[str, str]:
-    """Commit of this file's checkout (empty outside git, '+' where the tree has changes) and versions, for every row."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = ""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        commit += "+" if changes.strip() else ""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "ray", "numpy")}}
-    return {"commit": commit, "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
 def plain_output() -> None:

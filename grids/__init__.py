@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
-TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis")
+TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis", "resources")
 FEWEST_TUNING = 5  # seeds that choose among values; also how many do where a grid does not say
 TUNING_FROM = 10_000  # their range, which no count of seeds may reach beside them: what chose is never compared
 
@@ -186,6 +186,17 @@ class Seeds(BaseModel):
         return *range(TUNING_FROM, TUNING_FROM + self.tuning), *range(self.count)
 
 
+class Resources(BaseModel):
+    """What a trial asks of a node of a cluster. No part of any identity: it decides where a run is trained, not what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: Annotated[Real, Field(gt=0, le=1000)] = Field(1.0, description="cores; a trial has one thread")
+    gpus: Annotated[Real, Field(ge=0, le=1000)] = Field(
+        0.0, description="GPUs; a part of one, as in 0.25, shares it among trials"
+    )
+
+
 class Primary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -232,6 +243,7 @@ class Grid(BaseModel):
     seeds: Seeds
     declared_seeds: int  # what the file says, whatever `seeds` was overridden to
     analysis: Analysis
+    resources: Resources = Resources()
 
     @classmethod
     def read(cls, path: str | Path, choices: Mapping[str, Any], seeds: int | None = None) -> "Grid":
@@ -312,6 +324,7 @@ class _Reader:
             seeds=declared if seeds is None else self.seeds({**document["seeds"], "count": seeds}, fields["nuisance"]),
             declared_seeds=declared.count,
             analysis=Analysis(),
+            resources=self.model(Resources, "resources", document.get("resources", {})),
         )
         cells = list(grid.cells())
         if not cells:

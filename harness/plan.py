@@ -30,6 +30,7 @@ class Trial:
     seeds: tuple[int, ...]
     block: int = UNMEASURED  # the S that was chosen for the cell, of which this trial may have fewer
     mode: str = EAGER
+    accelerator: str = ""  # the kind that it is to have; empty for any
 
     @property
     def runs(self) -> list[Run]:

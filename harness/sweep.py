@@ -1,11 +1,10 @@
-"""Send trials to a Ray cluster. The only file that imports ray.
+"""Send trials to a Ray cluster. Beside cluster.py the only file that imports ray.
 
 Workers write their own rows to the store, and errors inside a trial become rows there, so all that Ray Tune is asked
 for is scheduling and retries of lost workers. Its own state is thrown away: the store is the only memory.
 """
 
 import faulthandler
-import logging
 import os
 import sys
 import time
@@ -15,21 +14,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of a state that nobody reads
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables whatever `verbose` says
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt reaches us as KeyboardInterrupt
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pyarrow as pa
 import ray
 import torch
 from ray import tune
 
-from grids import Cell, WrongUse
+from grids import Cell, Resources
 from harness.apart import Lost
+from harness.cluster import ACCELERATOR, patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -40,39 +37,12 @@ from results import Store, StoreError
 
 TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
-OBJECT_STORE_BYTES = 500_000_000
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
+A_CORE = Resources()
+SOME = 0.001  # of the resource that stands for a kind of accelerator, of which Ray gives each node 1
 LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
 LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0
-WAITS_S = (1, 2, 4, 8, 15)  # between tries to write into a store
-
-
-class ClusterError(WrongUse):
-    """One line: what the cluster cannot give."""
-
-
-@contextmanager
-def cluster(address: str | None = None):
-    """Connect to the Ray cluster at `address`, or start one on this machine; gives the trials it runs at once."""
-    # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    started_here = not ray.is_initialized()
-    if started_here:
-        local = {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        try:
-            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **local)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
-    try:
-        slots = int(ray.cluster_resources().get("CPU", 0))
-        if slots < 1:
-            raise ClusterError("a trial needs 1 CPU, the cluster has none")
-        yield slots
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
@@ -88,6 +58,7 @@ def run_trials(
     provenance: Mapping[str, str],
     scratch: Path,
     limit_s: float = LIMIT_S,
+    asked: Resources = A_CORE,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 
@@ -104,7 +75,7 @@ def run_trials(
             for first in range(0, len(numbered), TRIALS_A_FIT):
                 part = numbered[first : first + TRIALS_A_FIT]
                 watcher = _Watcher(part, data, store, how["mark"], provenance, display, limit_s)
-                _fit([trial for _, trial in part], how, watcher, retries, scratch)
+                _fit([trial for _, trial in part], how, watcher, retries, scratch, asked)
                 if watcher.unwritten:
                     raise StoreError(
                         f"{watcher.unwritten}; what was written before is in the store, a later sweep goes on"
@@ -125,12 +96,13 @@ def measure_all(
     shared: Mapping[str, ray.ObjectRef],
     slots: int,
     limit_s: float = PILOT_LIMIT_S,
+    asked: Resources = A_CORE,
 ) -> dict[tuple, Pilot]:
-    """Have the cluster measure a cell of each shape, each on a core of its own as a trial would be.
+    """Have the cluster measure a cell of each shape, each with what a trial asks for.
 
     A shape whose pilot fails or hangs is left out: its trials will too, and say why.
     """
-    task = ray.remote(num_cpus=1, max_retries=0)(_measure)
+    task = ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(_measure)
     limit_s = min(limit_s, PILOT_LIMIT_S)
     asked = {
         key: task.remote(cell, shared[cell.dataset], blocks, slots, limit_s) for key, (cell, blocks) in shapes.items()
@@ -146,7 +118,19 @@ def _measure(cell: Cell, data: Data, blocks: list[int], slots: int, limit_s: flo
     torch.set_num_threads(1)
     keep_memory()
     with _at_most(limit_s):
-        return measure(cell, data, blocks, trials=slots)
+        return measure(cell, data, blocks, device(), trials=slots)
+
+
+def device() -> str:
+    """What a trial trains on in this worker: the GPU that Ray gave it, where torch can use it."""
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+
+
+def device_type(asked: Resources) -> str:
+    """What trials will train on, as a worker of this cluster tells."""
+    if not asked.gpus:
+        return "cpu"
+    return ray.get(ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(device).remote())
 
 
 @contextmanager
@@ -159,9 +143,23 @@ def _at_most(limit_s: float):
         faulthandler.cancel_dump_traceback_later()
 
 
-def _fit(trials: list[Trial], how: Mapping[str, object], watcher: "_Watcher", retries: int, scratch: Path) -> None:
+def _fit(
+    trials: list[Trial],
+    how: Mapping[str, object],
+    watcher: "_Watcher",
+    retries: int,
+    scratch: Path,
+    asked: Resources,
+) -> None:
     """Have Ray Tune run trials."""
-    trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), {"cpu": 1})
+
+    def resources(config) -> tune.PlacementGroupFactory:
+        needs = {"CPU": asked.cpus, **({"GPU": asked.gpus} if asked.gpus else {})}
+        if kind := trials[config["index"]].accelerator:
+            needs[f"{ACCELERATOR}{kind}"] = SOME
+        return tune.PlacementGroupFactory([needs])
+
+    trainable = tune.with_resources(tune.with_parameters(_train, trials=trials, **how), resources)
     tune.Tuner(
         trainable,
         param_space={"index": tune.grid_search(list(range(len(trials))))},
@@ -182,7 +180,7 @@ def _train(config, trials, data, store, mark, provenance, limit_s):
     statuses: Counter[str] = Counter()
     not_compiled = unwritten = None
     with _at_most(limit_s):
-        for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance):
+        for outcome in run_within_memory(trial, ray.get(data[trial.cell.dataset]), provenance, device()):
             unwritten = unwritten or _write(Store(store), mark, outcome.tables)
             statuses.update(outcome.tables["runs"]["status"].to_pylist())
             not_compiled = not_compiled or outcome.not_compiled
@@ -191,20 +189,19 @@ def _train(config, trials, data, store, mark, provenance, limit_s):
 
 
 def _write(store: Store, mark: str, tables: Mapping[str, pa.Table]) -> str | None:
-    """Write the tables of a trial, trying again for a while. Gives what is wrong with the store at last."""
-    for wait_s in (*WAITS_S, None):
-        try:
-            store.check_mark(mark)
-            store.write(tables)
-            return None
-        except OSError as error:
-            if wait_s is None:
-                return f"{store.path}: cannot be written: {error.strerror or error}"
-        except StoreError as error:
-            if wait_s is None:
-                return str(error)
-        time.sleep(wait_s)
-    raise AssertionError("the last try ends the loop")
+    """Write the tables of a trial. Gives what is wrong with the store at last."""
+
+    def write() -> None:
+        store.check_mark(mark)
+        store.write(tables)
+
+    try:
+        patiently(write)
+    except OSError as error:
+        return f"{store.path}: cannot be written: {error.strerror or error}"
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 class _Unwritten(tune.Stopper):
@@ -244,7 +241,7 @@ class _Watcher(tune.Callback):
         if (now := time.monotonic()) - self.looked_s < LOOK_EVERY_S:
             return
         self.looked_s = now
-        if ray.cluster_resources().get("CPU", 0) < 1:
+        if not ray.cluster_resources().get("CPU"):
             self.display.note("no node of the cluster has a CPU any more: waiting for one")
         for trial in self.running.values():
             if self._ran_s(trial) > self.limit_s + min(LATE_S, self.limit_s):

@@ -149,7 +149,25 @@ def warnings(gathered: Results, results: Results, replicates: pd.DataFrame) -> l
     for metric in grid.analysis.metrics:
         if lacking := without(runs, metric).sum():
             words.append(f"{lacking:,} finished runs lack a number in {metric}; they are missing from its comparisons.")
-    return words + [words for column in MIXED if (words := _mix(runs, results, column))]
+    mixed = (_mix(runs, results, column) for column in MIXED)
+    return [*words, *filter(None, [_pairs_apart(results), *mixed])]
+
+
+def _pairs_apart(results: Results) -> str:
+    """A sentence where the two runs of a pair were trained on different hardware; else nothing."""
+    codes = np.append(pd.factorize(_made(results.runs, "device"))[0], -1)  # −1: no outcome
+    apart = total = 0
+    for contrast in results.grid.analysis.contrasts:
+        first, second = (codes[places] for places in results.columns(contrast)[1])
+        both = (first >= 0) & (second >= 0)
+        apart += (both & (first != second)).sum()
+        total += both.sum()
+    if not apart:
+        return ""
+    return (
+        f"{apart:,} of {total:,} pairs have their two runs on different kinds of hardware: there a difference between the "
+        "arms may be one between machines."
+    )
 
 
 def _mix(planned: pd.DataFrame, results: Results, column: str) -> str:

@@ -183,6 +183,23 @@ def test_what_a_comparison_mixes_is_told(tmp_path):
     ]
 
 
+def test_pairs_with_their_runs_on_different_hardware_are_told_as_confounded(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=5)
+    store = Store(tmp_path / "store")
+    runs = [run(each.cell, each.seed) for each in grid.runs()]
+    on_a = [each for each in runs if each["cell"].activation == "tanh" or each["cell"].order == "weight-bn-act"]
+    with pytest.MonkeyPatch.context() as patch:
+        for device, part in {"A100": on_a, "T4": [each for each in runs if each not in on_a]}.items():
+            patch.setitem(PROVENANCE, "device", device)
+            fill(store, part, trial=lambda run: run["cell"].cell_id)
+    results = gather(grid, store)
+    assert audit.warnings(results, results, store.replicates()) == [
+        "5 of 10 pairs have their two runs on different kinds of hardware: there a difference between the arms may be one "
+        "between machines.",
+        "The runs mix 2 kinds of hardware, within 1 of 2 comparisons.",
+    ]
+
+
 def test_a_row_of_a_table_has_the_numbers_that_its_columns_promise(tmp_path):
     grid, store = study(tmp_path, {"relu": (0.05, 0.01)})
     names = ("p", "p_holm", "p_bh", "p_sign_flip", "p_equivalence", "p_equivalence_holm")

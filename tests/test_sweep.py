@@ -13,7 +13,7 @@ import ray
 
 import harness
 from grids import Grid
-from harness import datasets, sweep
+from harness import cluster, datasets, sweep
 from harness.engine import MOST_COMPILED
 from harness.plan import group, make_plan
 from harness.trial import check_trainable
@@ -28,8 +28,8 @@ PROVENANCE = {"commit": "", "versions": "test"}
 @pytest.fixture(scope="module")
 def slots():
     ray.init(num_cpus=2, object_store_memory=300_000_000, include_dashboard=False, log_to_driver=False)
-    with sweep.cluster() as slots:
-        yield slots
+    with cluster.cluster():
+        yield 2
     ray.shutdown()
 
 

@@ -75,8 +75,10 @@ class Nodes:
         for _ in range(count):
             self.add()
 
-    def add(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=self.object_store_bytes))
+    def add(self, **offers) -> None:
+        """offers: num_cpus, num_gpus and resources, which may be made up."""
+        offers = {"num_cpus": 1, **offers}
+        self.nodes.append(self.cluster.add_node(object_store_memory=self.object_store_bytes, **offers))
 
     @property
     def address(self) -> str:

@@ -1,10 +1,13 @@
 """Nodes that come late, leave, or have a small object store: the sweep uses what there is and loses nothing."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
+import psutil
 import pytest
-from processes import sweeping, swept, told, wait_until, write_grid
+from processes import end, program, sweeping, swept, told, wait_until, write_grid
 from stress import Nodes
 
 from results import Store
@@ -74,3 +77,95 @@ def test_a_full_object_store_loses_nothing(tmp_path, cluster):
         filler.stdin.close()
     assert len(Store(tmp_path / "store").finished()) == 24
     assert validate(Store(tmp_path / "store")) == []
+
+
+def test_nodes_get_the_program_as_it_is_here_with_its_new_files(tmp_path, cluster):
+    nodes = cluster(1)
+    root = program(tmp_path / "program", "pass")
+    grid = write_grid(tmp_path / "g.toml", "faulty", seeds=1)
+    code, out = swept(grid, tmp_path / "store", "--address", nodes.address, root=root)
+    assert code == 0, out
+    assert len(Store(tmp_path / "store").finished()) == 2
+
+
+# Where a trial runs: its cell, the node, and the GPUs that it was given there.
+TELL = """import ray
+context = ray.get_runtime_context()
+gpus = ",".join(context.get_accelerator_ids()["GPU"])
+with open({path!r}, "a") as file:
+    file.write(f"{{cell.order}} {{cell.depth}} {{context.get_node_id()}} {{gpus}}\\n")"""
+
+
+def test_trials_run_where_the_gpus_are_and_the_arms_of_a_pair_on_one_kind_of_them(tmp_path, cluster):
+    nodes = cluster(0)
+    nodes.add(num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1})
+    nodes.add(num_cpus=2, num_gpus=1, resources={"accelerator_type:T4": 1})
+    nodes.add()
+    nodes.add()
+    where = tmp_path / "where"
+    root = program(tmp_path / "program", TELL.format(path=str(where)))
+    grid = write_grid(tmp_path / "g.toml", "faulty", depths=(1, 2, 3, 4), seeds=1)
+    grid.write_text(grid.read_text() + "[resources]\ngpus = 0.5\n")
+    code, out = swept(grid, tmp_path / "store", "--address", nodes.address, root=root)
+    assert code == 0, out
+    assert "on 4 slots" in out
+    ran = [line.split(" ") for line in where.read_text().splitlines()]
+    of_depth = {depth: {node for _, at, node, _ in ran if at == depth} for depth in "1234"}
+    with_gpus = {node.node_id for node in nodes.nodes[:2]}
+    assert all(len(found) == 1 and found <= with_gpus for found in of_depth.values())
+    assert set.union(*of_depth.values()) == with_gpus
+    assert {gpus for *_, gpus in ran} == {"0"}
+    assert len(Store(tmp_path / "store").finished()) == 8
+
+
+def test_what_no_node_can_meet_is_told_at_once_with_the_sizes(tmp_path, cluster):
+    nodes = cluster(0)
+    nodes.add(num_cpus=2, num_gpus=1)
+    nodes.add()
+    grid = write_grid(tmp_path / "g.toml")
+    grid.write_text(grid.read_text() + "[resources]\ncpus = 2\ngpus = 2\n")
+    code, out = swept(grid, tmp_path / "store", "--address", nodes.address)
+    assert code == 2
+    told = out.splitlines()[-1]
+    assert told.startswith("normorder: a trial asks for 2 CPU and 2 GPU, the nodes have 2 CPU and 1 GPU; 1 CPU; ")
+
+
+@contextlib.contextmanager
+def another_node(nodes, *before, **environment):
+    """A node that is started by a command of its own, behind the words `before`."""
+    start = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--address", nodes.address]
+    start += ["--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats", "--block"]
+    how = {"env": {**os.environ, **environment}, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(start, **how) as process:
+        try:
+            assert any("Ray runtime started" in line for line in process.stdout)
+            yield
+        finally:
+            end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
+
+
+def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
+    store = tmp_path / "store"
+    store.mkdir()
+    grid = write_grid(tmp_path / "g.toml")
+    nodes = cluster(1)
+    elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs "{store}" && exec "$@"', "sh"]
+    with another_node(nodes, *elsewhere):
+        code, out = swept(grid, store, "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "is not the store that the sweep began with" in out.splitlines()[-1]
+    assert Store(store).files("runs") == []
+
+
+def test_a_node_with_other_versions_is_named_before_anything_is_trained(tmp_path, cluster):
+    other = tmp_path / "libraries" / "numpy-1.2.3.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.2.3\n")
+    grid = write_grid(tmp_path / "g.toml")
+    nodes = cluster(1)
+    with another_node(nodes, PYTHONPATH=str(other.parent)):
+        code, out = swept(grid, tmp_path / "store", "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "numpy 1.2.3 where the driver has" in out.splitlines()[-1]

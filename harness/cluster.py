@@ -1,0 +1,131 @@
+"""Connect to a Ray cluster, send it the code, and have every node show that it can train before anything does.
+
+Beside sweep.py the only file that imports ray.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from grids import Resources, WrongUse
+from harness import HERE
+from harness.placement import Node, unmet
+from harness.provenance import versions
+from results import Store, StoreError
+
+OBJECT_STORE_BYTES = 500_000_000
+ACCELERATOR = "accelerator_type:"  # how Ray names the resource that stands for a kind
+ROOMS = ("grids", "harness", "results")  # what workers import
+WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
+NODE_S = 120.0  # for a node to show what it can
+
+
+class ClusterError(WrongUse):
+    """One line: what the cluster cannot give."""
+
+
+@contextmanager
+def cluster(address: str | None = None):
+    """Connect to the Ray cluster at `address`, or start one on this machine.
+
+    Nodes of a cluster elsewhere get this program's code as it is on the disk, new and changed files included.
+    """
+    # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    started_here = not ray.is_initialized()
+    if started_here:
+        how = _elsewhere() if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        try:
+            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _elsewhere() -> dict[str, object]:
+    modules = [str(HERE.parent / room) for room in ROOMS]
+    return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "__pycache__/"]}}
+
+
+def nodes(asked: Resources) -> list[Node]:
+    """What each node offers. ClusterError, with the sizes, where none can ever run a trial."""
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            kinds = sorted(name for name in has if name.startswith(ACCELERATOR))
+            kind = kinds[0].removeprefix(ACCELERATOR) if kinds else ""
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind))
+    if lack := unmet(found, asked):
+        raise ClusterError(lack)
+    return found
+
+
+def check_nodes(store: Store, wanted: Mapping[str, str]) -> None:
+    """Have each node that may train show that it has this program, these versions and this store.
+
+    ClusterError names each node that cannot, and why. Data sets need no look: nodes get them from the driver.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    task, mark = ray.remote(num_cpus=0, max_retries=0)(_problem), store.mark()
+    asked = []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked.append(task.options(scheduling_strategy=there).remote(str(store.path), mark, dict(wanted)))
+    found = []
+    for node, reference in zip(nodes, asked, strict=True):
+        if problem := _answered(reference):
+            found.append(f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {problem}")
+    if found:
+        raise ClusterError(f"{len(found)} of {len(nodes)} nodes cannot train: {'; '.join(found)}")
+
+
+def _answered(reference: ray.ObjectRef) -> str | None:
+    try:
+        return ray.get(reference, timeout=NODE_S)
+    except ray.exceptions.GetTimeoutError:
+        return f"has not answered for {NODE_S:.0f} s"
+    except ray.exceptions.RayError as error:
+        return str(error).strip().rpartition("\n")[2]
+
+
+def _problem(store: str, mark: str, wanted: Mapping[str, str]) -> str | None:
+    """On a node: what it lacks, if anything."""
+    here = versions()
+    other = [name for name in wanted if here.get(name) != wanted[name]]
+    if other:
+        return ", ".join(f"{name} {here.get(name)} where the driver has {wanted[name]}" for name in other)
+
+    def look() -> None:
+        Store(store).check_mark(mark)
+        Store(store).check_writable()
+
+    try:
+        patiently(look)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def patiently(use: Callable[[], None]) -> None:
+    """Use a store, again after a while where it fails: disks of a network lag and go away for moments."""
+    for wait_s in WAITS_S:
+        try:
+            return use()
+        except (OSError, StoreError):
+            time.sleep(wait_s)
+    return use()
