@@ -27,6 +27,8 @@ def locate(text: str | Path | objects.Address) -> Place:
     """The place of a store as users give it. StoreError where there can be none."""
     if isinstance(text, objects.Address):
         return text
+    if not str(text):
+        raise StoreError("an empty path: a store is a folder or s3://bucket/prefix")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", str(text))
     if scheme is None or (scheme[1] != "s3" and "://" not in str(text)):
         return disk.locate(text)

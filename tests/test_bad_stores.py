@@ -161,7 +161,7 @@ def test_a_table_that_is_a_link_to_another_place_is_read_and_never_emptied(tmp_p
 
 
 @pytest.mark.parametrize("command", ["status", "validate", "compact", "merge"])
-@pytest.mark.parametrize("store", [".", "nowhere", "x" * 300, "~nobody-of-this-name/store", "simulated.toml"])
+@pytest.mark.parametrize("store", ["", ".", "nowhere", "x" * 300, "~nobody-of-this-name/store", "simulated.toml"])
 def test_what_is_no_store_is_told_in_a_line(tmp_path, grid, told, command, store):
     words = {"status": (store, "simulated.toml"), "merge": (store, "into")}.get(command, (store,))
     code, out, errors = told(command, *words)
