@@ -41,6 +41,10 @@ def cluster(address: str | None = None):
     """
     # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if address and address.startswith("ray://"):
+        raise ClusterError(
+            f"{address}: run the sweep on the cluster itself, with --address auto: ray:// ends with its connection"
+        )
     started_here = not ray.is_initialized()
     if started_here:
         how = _elsewhere() if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}

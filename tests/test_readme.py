@@ -130,3 +130,7 @@ def test_the_architecture_of_the_readme_passes_the_tests_that_it_is_said_to_pass
     )
     assert tried.returncode == 0, tried.stdout[-3000:]
     assert " passed" in tried.stdout or "[100%]" in tried.stdout
+
+
+def test_the_slurm_job_is_bash():
+    subprocess.run(["bash", "-n", ROOT / "harness" / "slurm.sh"], check=True)
