@@ -27,7 +27,7 @@ PROVENANCE = {"commit": "", "versions": "test"}
 
 @pytest.fixture(scope="module")
 def slots():
-    ray.init(num_cpus=2, object_store_memory=300_000_000, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, object_store_memory=300_000_000, include_dashboard=False, log_to_driver=False)
     with cluster.cluster():
         yield 2
     ray.shutdown()
