@@ -42,7 +42,7 @@ ARMS = ("none", "before")
 
 # What is changed in the grid, into what, and the words that its error must have beside the grid's name.
 MISTAKES = {
-    "unknown table": ("[seeds]", "[seed]", ("'seed'", "axes, nuisance, recipe, seeds, analysis, exclude")),
+    "unknown table": ("[seeds]", "[seed]", ("'seed'", "axes, nuisance, recipe, seeds, analysis, resources, exclude")),
     "unknown axis": ("depth ", "depht ", ("[axes]", "'depht'", *FIELDS)),
     "unknown nuisance": ("[recipe]", "[nuisance]\nrate = [0.1]\n[recipe]", ("[nuisance]", "'rate'", *FIELDS)),
     "unknown recipe field": ("epochs", "epoch", ("[recipe]", "'epoch'", *FIELDS)),
