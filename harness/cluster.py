@@ -43,7 +43,7 @@ def cluster(address: str | None = None):
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address and address.startswith("ray://"):
         raise ClusterError(
-            f"{address}: run the sweep on the cluster itself, with --address auto: ray:// ends with its connection"
+            f"{address}: a sweep would end with this connection; run it on the cluster, with --address auto"
         )
     started_here = not ray.is_initialized()
     if started_here:
