@@ -28,7 +28,7 @@ from harness import datasets, placement
 from harness.apart import Lost, apart, ignore_signals, interruptible
 from harness.engine import COMPILED
 from harness.plan import Plan, PlanError, Trial, group, make_plan, work
-from harness.provenance import provenance, versions
+from harness.provenance import provenance
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
@@ -216,7 +216,7 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float, s
     with cluster.cluster(address):
         nodes = cluster.nodes(asked)
         if address:
-            cluster.check_nodes(where, versions())
+            cluster.check_nodes(where)
         slots, kind = placement.slots(nodes, asked), ray_side.device_type(asked)
         shared = ray_side.share(data)
         pilots = ray_side.measure_all(shapes := to_measure(plan, data, kind), shared, slots, limit_s, asked)

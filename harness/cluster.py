@@ -79,23 +79,23 @@ def nodes(asked: Resources) -> list[Node]:
     return found
 
 
-def check_nodes(store: Store, wanted: Mapping[str, str]) -> None:
-    """Have each node that may train show that it has this program, these versions and this store.
+def check_nodes(store: Store) -> None:
+    """Have each node that may train show that it has this program, the driver's versions and this store.
 
     ClusterError names each node that cannot, and why. Data sets need no look: nodes get them from the driver.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    able = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     task, mark = ray.remote(num_cpus=0, max_retries=0)(_problem), store.mark()
     asked = []
-    for node in nodes:
+    for node in able:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked.append(task.options(scheduling_strategy=there).remote(str(store.path), mark, dict(wanted)))
+        asked.append(task.options(scheduling_strategy=there).remote(str(store.path), mark, versions()))
     found = []
-    for node, reference in zip(nodes, asked, strict=True):
+    for node, reference in zip(able, asked, strict=True):
         if problem := _answered(reference):
             found.append(f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {problem}")
     if found:
-        raise ClusterError(f"{len(found)} of {len(nodes)} nodes cannot train: {'; '.join(found)}")
+        raise ClusterError(f"{len(found)} of {len(able)} nodes cannot train: {'; '.join(found)}")
 
 
 def _answered(reference: ray.ObjectRef) -> str | None:

@@ -7,7 +7,7 @@ import platform
 import stat
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -112,12 +112,19 @@ def _about(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except OSError:
-        try:
+        with _telling(path):
             return path.lstat()
-        except FileNotFoundError:
-            raise Vanished(f"{path}: vanished while the store was read") from None
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Errors of reading as one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Vanished(f"{path}: vanished while the store was read") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def opened(path: Path) -> pq.ParquetFile:
@@ -129,12 +136,8 @@ def opened(path: Path) -> pq.ParquetFile:
 
 def read(path: Path) -> bytes:
     """The whole of a file. Vanished if gone."""
-    try:
+    with _telling(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise Vanished(f"{path}: vanished while the store was read") from None
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def touch(path: Path) -> None:

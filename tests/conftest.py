@@ -6,12 +6,14 @@ torch.set_num_threads(1)
 
 import itertools  # noqa: E402 the threads come first
 import os  # noqa: E402
+import sys  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import storage  # noqa: E402
 
+import normorder  # noqa: E402
 from harness.datasets import Data, Examples, prepare  # noqa: E402
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -54,3 +56,16 @@ def bucket(endpoint, monkeypatch):
     name = f"bucket-{next(numbers)}"
     storage.client(endpoint).create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def told(monkeypatch, capsys):
+    """Exit code, output and errors of a command."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["normorder", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            normorder.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return run

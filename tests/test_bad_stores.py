@@ -30,18 +30,10 @@ def store(tmp_path, grid):
     return fill(Store(tmp_path / "store"), planted(grid, {"relu": [0.0, 0.0]}))
 
 
-@pytest.fixture
-def told(monkeypatch, capsys, tmp_path):
-    """Exit code, output and errors of a command that runs in `tmp_path`."""
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Commands run in `tmp_path`, where the grid is."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["normorder", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            normorder.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def content(folder):

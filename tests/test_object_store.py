@@ -62,19 +62,6 @@ def command(*words, **changes):
 
 
 @pytest.fixture
-def told(monkeypatch, capsys):
-    """Exit code, output and errors of a command."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["normorder", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            normorder.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def way(endpoint, bucket, monkeypatch):
     """A way to the storage that a test can disturb."""
     way = storage.Way(endpoint)

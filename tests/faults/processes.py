@@ -44,8 +44,12 @@ def build(cell, shape, classes):
 
 def need(tool: str, package: str) -> None:
     """Skip where a tool is missing, but fail in CI, which installs it."""
-    if not shutil.which(tool):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{tool} is missing: install Debian's {package}")
+    if shutil.which(tool):
+        return
+    why = f"{tool} is missing: install Debian's {package}"
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def program(folder: Path, fault: str) -> Path:
