@@ -12,10 +12,9 @@ import shlex
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
-from typing import Annotated, Literal, NamedTuple, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import pandas as pd
 import typer
@@ -24,11 +23,10 @@ from rich.table import Table
 
 import harness
 from grids import Grid, WrongUse, run_ids
-from harness import datasets, placement
+from harness import datasets
 from harness.apart import Lost, apart, ignore_signals, interruptible
-from harness.engine import COMPILED
-from harness.plan import Plan, PlanError, Trial, group, make_plan, work
-from harness.provenance import provenance
+from harness.plan import PlanError, group, make_plan
+from harness.study import Study, tell
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
@@ -62,15 +60,6 @@ Mode = Annotated[
     typer.Option(help="how steps of new cells are computed [by measurement; cells in the store stay as they are]"),
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
-
-
-class Study(NamedTuple):
-    """A grid, where its results go, what it trains on and what is left to do."""
-
-    grid: Grid
-    store: Store
-    data: dict[str, datasets.Data]
-    plan: Plan
 
 
 def read_grid(path: Path, seeds: int | None) -> Grid:
@@ -114,22 +103,6 @@ def naming(path: Path):
         yield
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from None
-
-
-def tell(study: Study, trials: list[Trial], slots: int) -> None:
-    """The plan in words, on the terminal."""
-    grid, store, _, plan = study
-    cells, seeds = sum(1 for _ in grid.cells()), len(grid.seeds.every)
-    tuning = f" ({grid.seeds.tuning:,} of them choose {', '.join(grid.searched)})" if grid.searched else ""
-    print(f"{grid.name}: {grid.question}")
-    print(f"  {cells:,} cells × {seeds:,} seeds{tuning} = {cells * seeds:,} runs; store {store.path}")
-    print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
-    compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
-    print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
-    if plan.failed:
-        print("  --retry runs again what failed")
-    for what, count in plan.outdated.items():
-        print(f"  {count:,} finished runs were made by another version of {what}; --fresh runs them again")
 
 
 @app.command("plan")
@@ -205,32 +178,10 @@ def sweep(
 
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
-    from harness import cluster
-    from harness import sweep as ray_side  # torch and ray cost seconds, which other commands need not wait for
-    from harness.trial import check_trainable
+    from harness.drive import drive  # torch and ray cost seconds, which other commands need not wait for
 
     plain_output()
-    _, where, data, plan = study
-    check_trainable({run.cell for run in plan.missing}, data)
-    asked = study.grid.resources
-    with cluster.cluster(address):
-        nodes = cluster.nodes(asked)
-        if address:
-            cluster.check_nodes(where)
-        slots, kind = placement.slots(nodes, asked), ray_side.device_type(asked)
-        shared = ray_side.share(data)
-        pilots = ray_side.measure_all(shapes := to_measure(plan, data, kind), shared, slots, limit_s, asked)
-        hows = choose_how(plan, data, pilots, slots, mode, kind)
-        trials = group(plan.missing, data, slots, hows)
-        amount = {cell: work(cell, data[cell.dataset]) for cell in hows}
-        placed = placement.accelerators(amount, ("order", *study.grid.searched), nodes, asked)
-        trials = [replace(trial, accelerator=placed.get(trial.cell, "")) for trial in trials]
-        tell(study, trials, slots)
-        if unmeasured := len(shapes.keys() - pilots.keys()):
-            print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
-        if mode and (other := sum(how.mode != mode for how in hows.values())):
-            print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-        return ray_side.run_trials(trials, data, shared, where, provenance(), scratch, limit_s, asked)
+    return drive(study, address, mode, limit_s, scratch)
 
 
 def finish(study: Study, failed: int) -> NoReturn:

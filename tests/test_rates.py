@@ -12,9 +12,9 @@ import pytest
 from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, read_grid, run
 
 import harness
-import normorder
 from grids import FIELDS, TUNING_FROM, Grid
 from harness.plan import Plan
+from harness.study import Study, tell
 from reports import export, figures, page
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
@@ -635,5 +635,5 @@ def test_the_figure_of_many_cells_has_only_the_first(tmp_path, monkeypatch):
 
 def test_a_plan_says_how_many_seeds_choose(tmp_path, capsys):
     grid = searching(tmp_path)
-    normorder.tell(normorder.Study(grid, Store(tmp_path / "store"), {}, Plan((), 0, 0, {}, {})), [], 1)
+    tell(Study(grid, Store(tmp_path / "store"), {}, Plan((), 0, 0, {}, {})), [], 1)
     assert "4 cells × 25 seeds (5 of them choose lr) = 100 runs; store" in capsys.readouterr().out

@@ -1,0 +1,45 @@
+"""The part of a sweep that uses Ray: from what is left to do in a study to its runs in the store."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from harness import cluster, placement
+from harness.plan import group, work
+from harness.provenance import provenance
+from harness.study import Study, tell
+from harness.sweep import device_type, measure_all, run_trials, share
+from harness.trial import check_trainable
+from harness.tuning import choose_how, to_measure
+
+
+def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
+    """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
+    check_trainable({run.cell for run in study.plan.missing}, study.data)
+    with cluster.cluster(address):
+        return _on_cluster(study, bool(address), mode, limit_s, scratch, provenance())
+
+
+def _on_cluster(
+    study: Study, check: bool, mode: str | None, limit_s: float, scratch: Path, made_by: Mapping[str, str]
+) -> dict[str, int]:
+    """check: whether nodes must first show that they can train."""
+    grid, store, data, plan = study
+    asked = grid.resources
+    nodes = cluster.nodes(asked)
+    if check:
+        cluster.check_nodes(store)
+    slots, kind = placement.slots(nodes, asked), device_type(asked)
+    shared = share(data)
+    pilots = measure_all(shapes := to_measure(plan, data, kind), shared, slots, limit_s, asked)
+    hows = choose_how(plan, data, pilots, slots, mode, kind)
+    trials = group(plan.missing, data, slots, hows)
+    amount = {cell: work(cell, data[cell.dataset]) for cell in hows}
+    placed = placement.accelerators(amount, ("order", *grid.searched), nodes, asked)
+    trials = [replace(trial, accelerator=placed.get(trial.cell, "")) for trial in trials]
+    tell(study, trials, slots)
+    if unmeasured := len(shapes.keys() - pilots.keys()):
+        print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
+    if mode and (other := sum(how.mode != mode for how in hows.values())):
+        print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
+    return run_trials(trials, data, shared, store, made_by, scratch, limit_s, asked)
