@@ -1,23 +1,34 @@
 """Connect to a Ray cluster, send it the code, and have every node show that it can train before anything does.
 
+From outside, by an address ray://, a sweep is a task of the cluster itself, whose words are told here.
+
 Beside sweep.py the only file that imports ray.
 """
 
+import contextlib
+import io
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray takes its token by itself, but not for addresses of ray://, and looks once, when it is imported.
+if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray/auth_token").exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grids import Resources, WrongUse
 from harness import HERE
+from harness.apart import Lost
 from harness.placement import Node, unmet
 from harness.provenance import versions
 from results import Store, StoreError
@@ -26,6 +37,9 @@ OBJECT_STORE_BYTES = 500_000_000
 ACCELERATOR = "accelerator_type:"  # how Ray names the resource that stands for a kind
 ROOMS = ("grids", "harness", "results")  # what workers import
 WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
+HEAD = "node:__internal_head__"  # the resource by which Ray marks it
+SOME = 0.001  # of a resource of which Ray gives each node 1, as a mark
+PRINT_EVERY_S = 0.5
 NODE_S = 120.0  # for a node to show what it can
 
 
@@ -41,16 +55,13 @@ def cluster(address: str | None = None):
     """
     # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if address and address.startswith("ray://"):
-        raise ClusterError(
-            f"{address}: a sweep would end with this connection; run it on the cluster, with --address auto"
-        )
     started_here = not ray.is_initialized()
     if started_here:
         how = _elsewhere() if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
-            # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
+            with warnings.catch_warnings(action="ignore"):  # the error says the same
+                # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
+                ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
@@ -63,6 +74,57 @@ def cluster(address: str | None = None):
 def _elsewhere() -> dict[str, object]:
     modules = [str(HERE.parent / room) for room in ROOMS]
     return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "__pycache__/"]}}
+
+
+def run_there(function: Callable, *arguments: Any) -> Any:
+    """What function(*arguments) gives or raises on the head of the cluster; what it prints is printed here meanwhile.
+
+    Lost where the connection is.
+    """
+    head = {HEAD: SOME}
+    printed = ray.remote(num_cpus=0, resources=head)(_Printed).remote()
+    task = ray.remote(num_cpus=0, resources=head, max_retries=0)(_printing)
+    try:
+        answer = task.remote(printed, function, *map(ray.put, arguments))
+        while not ray.wait([answer], timeout=PRINT_EVERY_S)[0]:
+            print(ray.get(printed.take.remote()), end="")
+        print(ray.get(printed.take.remote()), end="")
+        return ray.get(answer)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ConnectionError as error:
+        raise Lost(f"the connection to the cluster was lost: {str(error).splitlines()[0]}") from None
+
+
+def _printing(printed: ray.actor.ActorHandle, function: Callable, *arguments: Any) -> Any:
+    """On the cluster: what function gives, with its words sent to `printed`."""
+    with contextlib.redirect_stdout(_Sent(printed)):
+        return function(*arguments)
+
+
+class _Sent(io.TextIOBase):
+    """A text file whose content goes to an actor."""
+
+    def __init__(self, printed: ray.actor.ActorHandle):
+        self.printed = printed
+
+    def write(self, text: str) -> int:
+        ray.get(self.printed.add.remote(text))  # waits, so that what is said at last is there with the answer
+        return len(text)
+
+
+class _Printed:
+    """Holds what was printed until it is taken."""
+
+    def __init__(self):
+        self.text = ""
+
+    def add(self, text: str) -> None:
+        self.text += text
+
+    def take(self) -> str:
+        text, self.text = self.text, ""
+        return text
 
 
 def nodes(asked: Resources) -> list[Node]:

@@ -1,8 +1,10 @@
 """The part of a sweep that uses Ray: from what is left to do in a study to its runs in the store."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness import cluster, placement
 from harness.plan import group, work
@@ -16,12 +18,21 @@ from harness.tuning import choose_how, to_measure
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
     check_trainable({run.cell for run in study.plan.missing}, study.data)
+    made_by = provenance()
     with cluster.cluster(address):
-        return _on_cluster(study, bool(address), mode, limit_s, scratch, provenance())
+        if address and address.startswith("ray://"):
+            return cluster.run_there(_from_outside, study, mode, limit_s, made_by)
+        return _on_cluster(study, bool(address), mode, limit_s, made_by, scratch)
+
+
+def _from_outside(study: Study, *how: Any) -> dict[str, int]:
+    """On the cluster, whose own disk has the scratch folder."""
+    with tempfile.TemporaryDirectory(prefix="normorder-") as scratch:
+        return _on_cluster(study, True, *how, Path(scratch))
 
 
 def _on_cluster(
-    study: Study, check: bool, mode: str | None, limit_s: float, scratch: Path, made_by: Mapping[str, str]
+    study: Study, check: bool, mode: str | None, limit_s: float, made_by: Mapping[str, str], scratch: Path
 ) -> dict[str, int]:
     """check: whether nodes must first show that they can train."""
     grid, store, data, plan = study

@@ -26,7 +26,7 @@ from ray import tune
 
 from grids import Cell, Resources
 from harness.apart import Lost
-from harness.cluster import ACCELERATOR, patiently
+from harness.cluster import ACCELERATOR, SOME, patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -39,7 +39,6 @@ TRIALS_A_FIT = 2000  # the driver's state file is rewritten whole as it grows
 RETRIES = 2  # of a trial whose worker was lost
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
 A_CORE = Resources()
-SOME = 0.001  # of the resource that stands for a kind of accelerator, of which Ray gives each node 1
 LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
 LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0

@@ -66,14 +66,6 @@ def swept(slots, tmp_path_factory):
     return grid, store
 
 
-def test_an_address_that_would_not_outlive_its_connection_is_refused():
-    with (
-        pytest.raises(cluster.ClusterError, match="run it on the cluster, with --address auto"),
-        cluster.cluster("ray://a:1"),
-    ):
-        pass
-
-
 def test_every_planned_run_is_in_the_store_once(swept):
     grid, store = swept
     runs = store.read("runs").to_pandas()

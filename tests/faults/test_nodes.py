@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -131,9 +132,9 @@ def test_what_no_node_can_meet_is_told_at_once_with_the_sizes(tmp_path, cluster)
 
 
 @contextlib.contextmanager
-def another_node(nodes, *before, **environment):
+def ray_start(*options, before=(), **environment):
     """A node that is started by a command of its own, behind the words `before`."""
-    start = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--address", nodes.address]
+    start = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", *options]
     start += ["--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats", "--block"]
     how = {"env": {**os.environ, **environment}, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(start, **how) as process:
@@ -152,7 +153,7 @@ def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(
     grid = write_grid(tmp_path / "g.toml")
     nodes = cluster(1)
     elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs "{store}" && exec "$@"', "sh"]
-    with another_node(nodes, *elsewhere):
+    with ray_start("--address", nodes.address, before=elsewhere):
         code, out = swept(grid, store, "--address", nodes.address)
     assert code == 2
     assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
@@ -166,8 +167,41 @@ def test_a_node_with_other_versions_is_named_before_anything_is_trained(tmp_path
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.2.3\n")
     grid = write_grid(tmp_path / "g.toml")
     nodes = cluster(1)
-    with another_node(nodes, PYTHONPATH=str(other.parent)):
+    with ray_start("--address", nodes.address, PYTHONPATH=str(other.parent)):
         code, out = swept(grid, tmp_path / "store", "--address", nodes.address)
     assert code == 2
     assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
     assert "numpy 1.2.3 where the driver has" in out.splitlines()[-1]
+
+
+def free_port():
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return any_port.getsockname()[1]
+
+
+@pytest.fixture
+def outside():
+    """An address by which a cluster of one node is used from outside."""
+    port = free_port()
+    with ray_start("--head", f"--port={free_port()}", f"--ray-client-server-port={port}", "--include-dashboard=false"):
+        yield f"ray://127.0.0.1:{port}"
+
+
+def test_a_sweep_from_outside_the_cluster_trains_there_and_tells_here(tmp_path, outside):
+    grid = write_grid(tmp_path / "g.toml", "faulty")
+    root = program(tmp_path / "program", "pass")
+    code, out = swept(grid, tmp_path / "store", "--address", outside, root=root)
+    assert code == 0, out
+    assert "to do 8 in 2 trials on 1 slots" in out
+    assert "runs 8/8" in out
+    assert len(Store(tmp_path / "store").finished()) == 8
+    assert validate(Store(tmp_path / "store")) == []
+
+
+def test_what_is_wrong_on_a_cluster_is_told_outside_in_a_line(tmp_path, outside):
+    grid = write_grid(tmp_path / "g.toml")
+    grid.write_text(grid.read_text() + "[resources]\ngpus = 2\n")
+    code, out = swept(grid, tmp_path / "store", "--address", outside)
+    assert code == 2
+    assert out.splitlines()[-1] == "normorder: a trial asks for 1 CPU and 2 GPU, the nodes have 1 CPU"
