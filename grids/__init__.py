@@ -192,8 +192,10 @@ class Resources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: Annotated[Real, Field(gt=0, le=1000)] = Field(1.0, description="cores; a trial has one thread")
-    gpus: Annotated[Real, Field(ge=0, le=1000)] = Field(
-        0.0, description="GPUs; a part of one, as in 0.25, shares it among trials"
+    gpus: Annotated[Real, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="GPUs; a part of one, as in 0.25, shares it among trials; by default what measured memory allows, "
+        "where nodes have GPUs that torch can use",
     )
 
 

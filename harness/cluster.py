@@ -13,17 +13,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from math import inf
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# Ray takes its token by itself, but not for addresses of ray://, and looks once, when it is imported.
-if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray/auth_token").exists():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grids import Resources, WrongUse
@@ -55,6 +53,8 @@ def cluster(address: str | None = None):
     """
     # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if address and address.startswith("ray://"):
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as Ray does itself for other addresses
     started_here = not ray.is_initialized()
     if started_here:
         how = _elsewhere() if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -127,18 +127,22 @@ class _Printed:
         return text
 
 
-def nodes(asked: Resources) -> list[Node]:
-    """What each node offers. ClusterError, with the sizes, where none can ever run a trial."""
+def nodes() -> list[Node]:
+    """What each node offers."""
     found = []
     for node in ray.nodes():
         if node["Alive"]:
             has = node["Resources"]
             kinds = sorted(name for name in has if name.startswith(ACCELERATOR))
             kind = kinds[0].removeprefix(ACCELERATOR) if kinds else ""
-            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind))
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind, has.get("memory", inf)))
+    return found
+
+
+def check_met(found: list[Node], asked: Resources) -> None:
+    """ClusterError, with the sizes, where no node can ever run a trial."""
     if lack := unmet(found, asked):
         raise ClusterError(lack)
-    return found
 
 
 def check_nodes(store: Store) -> None:

@@ -10,9 +10,9 @@ from harness import cluster, placement
 from harness.plan import group, work
 from harness.provenance import provenance
 from harness.study import Study, tell
-from harness.sweep import device_type, measure_all, run_trials, share
+from harness.sweep import look_at_gpus, measure_all, run_trials, share
 from harness.trial import check_trainable
-from harness.tuning import choose_how, to_measure
+from harness.tuning import choose_how, largest, to_measure
 
 
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
@@ -36,17 +36,28 @@ def _on_cluster(
 ) -> dict[str, int]:
     """check: whether nodes must first show that they can train."""
     grid, store, data, plan = study
-    asked = grid.resources
-    nodes = cluster.nodes(asked)
+    nodes, asked = cluster.nodes(), grid.resources
+    cluster.check_met(nodes, asked)
     if check:
         cluster.check_nodes(store)
-    slots, kind = placement.slots(nodes, asked), device_type(asked)
+    gpus = look_at_gpus(nodes, asked)
+    kind = "cuda" if gpus else "cpu"
+    measured = asked.gpus is None
+    if measured:
+        asked = asked.model_copy(update={"gpus": 1.0 if gpus else 0.0})
+    slots, room = placement.slots(nodes, asked), placement.room_bytes(nodes, asked, gpus)
     shared = share(data)
-    pilots = measure_all(shapes := to_measure(plan, data, kind), shared, slots, limit_s, asked)
-    hows = choose_how(plan, data, pilots, slots, mode, kind)
+    pilots = measure_all(
+        shapes := to_measure(plan, data, kind), shared, placement.sharing(nodes, asked), limit_s, asked
+    )
+    hows = choose_how(plan, data, pilots, slots, mode, kind, room)
+    if measured and gpus:
+        asked = asked.model_copy(update={"gpus": placement.part_of_gpu(largest(hows, plan, data, pilots, kind), gpus)})
+        slots = placement.slots(nodes, asked)
     trials = group(plan.missing, data, slots, hows)
     amount = {cell: work(cell, data[cell.dataset]) for cell in hows}
-    placed = placement.accelerators(amount, ("order", *grid.searched), nodes, asked)
+    devices = {cell: made.device for cell, made in plan.made.items()}
+    placed = placement.accelerators(amount, ("order", *grid.searched), nodes, asked, devices)
     trials = [replace(trial, accelerator=placed.get(trial.cell, "")) for trial in trials]
     tell(study, trials, slots)
     if unmeasured := len(shapes.keys() - pilots.keys()):

@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ class Pilot(NamedTuple):
     seconds: Mapping[int, float]  # of an eager step, for each seed, by S
     product_s: float  # of a step's matrix products alone, for each seed
     most_seeds: int  # that the memory holds
+    bytes_a_seed: int = 1
 
 
 def keep_memory() -> bool:
@@ -106,15 +108,21 @@ def graph(cell: Cell, data: Data, seeds: int) -> tuple:
     return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
 
 
-def choose(pilot: Pilot) -> int:
+def choose(pilot: Pilot, room_bytes: float | None = None) -> int:
     """S with the shortest step for each seed; of those within 5 % of it the largest, which makes fewer trials.
 
-    What the memory holds where that is less than any S that was to be measured.
+    What the memory holds where that is less. room_bytes: for a trial on the smallest node.
     """
+    fits = min(pilot.most_seeds, seeds_in(room_bytes, pilot.bytes_a_seed))
     if not pilot.seconds:
-        return max(1, pilot.most_seeds)
+        return max(1, int(fits))
     best = min(pilot.seconds.values())
-    return max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05)
+    return max(1, int(min(fits, max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05))))
+
+
+def seeds_in(room_bytes: float | None, bytes_a_seed: int | None) -> float:
+    """Seeds that a trial may have in a memory; infinite where either is unknown."""
+    return room_bytes * MEMORY_SHARE // bytes_a_seed if room_bytes and bytes_a_seed else inf
 
 
 def block_size(block: int, missing: int, of_cell: int, slots: int) -> int:

@@ -1,6 +1,5 @@
 """Measure a few steps of a cell on a device, so that the number of seeds trained together is chosen, not guessed."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -8,10 +7,12 @@ from statistics import median
 import torch
 
 from grids import Cell
+from harness import memory
 from harness.architectures import build
 from harness.datasets import Data
-from harness.engine import EVALUATION_BATCH, MEMORY_SHARE, Pilot
+from harness.engine import EVALUATION_BATCH, Pilot, seeds_in
 from harness.layers import Weight
+from harness.memory import Probe
 from harness.stacking import stack
 from harness.step import make_step
 from harness.training import batch_order, on_device
@@ -26,24 +27,30 @@ def measure(
     blocks: Sequence[int],
     device: str = "cpu",
     trials: int = 1,
-    free_bytes: Callable[[str], int] | None = None,
+    probe: Probe | None = None,
 ) -> Pilot:
     """Time eager steps of `cell` at each S of `blocks` that the memory holds, in turns; the median of each counts.
 
-    trials: how many share the device. free_bytes: of a device; by default what the system says.
+    trials: how many share the device. probe: of its memory; by default that of its type.
     """
-    share = MEMORY_SHARE * (free_bytes or free_memory)(device) / trials
-    most = int(share // bytes_a_seed(cell, data, device))
-    fitting = [seeds for seeds in blocks if seeds <= most]
-    runs = {seeds: _steps(cell, data, seeds, device) for seeds in fitting}
-    for run in runs.values():
-        run()  # the first steps of a process load code and tune kernels
-    taken = {seeds: [] for seeds in fitting}
+    probe = probe or memory.of(device)
+    room = probe.free(device) / trials
+    need = bytes_a_seed(cell, data, device)
+    runs = {}
+    for seeds in sorted(blocks):
+        if seeds <= seeds_in(room, need):
+            taken = memory.taken(device, probe)
+            runs[seeds] = _steps(cell, data, seeds, device)
+            runs[seeds]()  # the first steps of a process load code and tune kernels
+            need = max(need, taken() // seeds)
+    fitting = list(runs)
+    measured = {seeds: [] for seeds in fitting}
     for _ in range(ROUNDS):
         for seeds, run in runs.items():
-            taken[seeds].append(_timed(run, device) / STEPS / seeds)
+            measured[seeds].append(_timed(run, device) / STEPS / seeds)
     product_s = _products(cell, data, max(fitting), device) if fitting else 0.0
-    return Pilot({seeds: median(times) for seeds, times in taken.items()}, product_s, most)
+    seconds = {seeds: median(times) for seeds, times in measured.items()}
+    return Pilot(seconds, product_s, int(seeds_in(room, need)), need)
 
 
 def _steps(cell: Cell, data: Data, seeds: int, device: str) -> Callable[[], None]:
@@ -101,10 +108,3 @@ def bytes_a_seed(cell: Cell, data: Data, device: str = "cpu") -> int:
     step = sum(kept.values())
     evaluation = step * EVALUATION_BATCH // examples // cell.depth  # about two layers of it at once
     return COPIES * parameters + step + evaluation
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a device has free."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import NamedTuple
 
 from grids import Cell, Resources
+from harness.engine import MEMORY_SHARE
+
+MOST_ON_A_GPU = 4  # trials; more of them wait for one another
 
 
 class Node(NamedTuple):
@@ -13,6 +17,14 @@ class Node(NamedTuple):
     cpus: float
     gpus: float
     accelerator: str = ""  # its kind, as Ray names it; empty where it has none or does not say
+    memory_bytes: float = inf
+
+
+class GpuMemory(NamedTuple):
+    """Of a GPU, in bytes."""
+
+    total: int
+    fixed: int  # that a process takes of it before it trains anything
 
 
 def slots(nodes: Iterable[Node], asked: Resources) -> int:
@@ -27,6 +39,34 @@ def _slots(node: Node, asked: Resources) -> int:
     if asked.gpus < 1:
         return min(by_cpu, math.floor(node.gpus) * math.floor(1 / asked.gpus + 1e-9))
     return min(by_cpu, math.floor(node.gpus / asked.gpus + 1e-9))
+
+
+def sharing(nodes: Iterable[Node], asked: Resources) -> int:
+    """The most trials that share one memory: a GPU's, else a node's."""
+    if asked.gpus:
+        return max(1, math.floor(1 / asked.gpus + 1e-9))
+    return max(_slots(node, asked) for node in nodes)
+
+
+def room_bytes(nodes: Iterable[Node], asked: Resources, gpus: Iterable[GpuMemory]) -> float:
+    """Memory of a trial where it has the least. gpus: one of each kind; none where trials have no GPU that counts."""
+    nodes = list(nodes)
+    if asked.gpus and gpus:
+        return min(gpu.total * min(1.0, asked.gpus) - gpu.fixed for gpu in gpus)
+    if asked.gpus:
+        return inf
+    return min(node.memory_bytes / count for node in nodes if (count := _slots(node, asked)))
+
+
+def part_of_gpu(need_bytes: float | None, gpus: Iterable[GpuMemory]) -> float:
+    """GPUs for each trial: a part, 1 / n, where n trials find room on the smallest one; a whole one where that is unknown.
+
+    need_bytes: of the largest trial.
+    """
+    if not need_bytes:
+        return 1.0
+    most = min(MEMORY_SHARE * gpu.total // (need_bytes + gpu.fixed) for gpu in gpus)
+    return 1.0 / max(1, min(MOST_ON_A_GPU, int(most)))
 
 
 def unmet(nodes: Iterable[Node], asked: Resources) -> str | None:
@@ -44,26 +84,37 @@ def _size(cpus: float, gpus: float) -> str:
 
 
 def accelerators(
-    work: Mapping[Cell, float], varied: Iterable[str], nodes: Iterable[Node], asked: Resources
+    work: Mapping[Cell, float],
+    varied: Iterable[str],
+    nodes: Iterable[Node],
+    asked: Resources,
+    devices: Mapping[Cell, str | None],
 ) -> dict[Cell, str]:
     """The kind of accelerator for each cell: the same for all that differ only in `varied`, so for the arms of a pair.
 
-    work: of each cell, in any unit. Every kind gets a share of it that goes by its slots. Empty where there is no choice.
+    work: of each cell, in any unit. Every kind gets a share of it that goes by its slots. devices: of finished runs, as
+    their rows tell them; the same kind is kept. Empty without GPUs.
     """
     room: dict[str, int] = {}
     for node in nodes:
         if count := _slots(node, asked):
             room[node.accelerator] = room.get(node.accelerator, 0) + count
-    if not asked.gpus or len(room) < 2:
+    if not asked.gpus:
         return {}
     together: dict[tuple, list[Cell]] = {}
     for cell in work:
         together.setdefault(cell.without(*varied), []).append(cell)
+    before = {
+        cell.without(*varied): kind
+        for cell, device in devices.items()
+        for kind in room
+        if kind and (device or "").endswith(f"({kind})")
+    }
     load = dict.fromkeys(sorted(room), 0.0)
     chosen = {}
     for cells in sorted(together.values(), key=lambda cells: -sum(work[cell] for cell in cells)):
         amount = sum(work[cell] for cell in cells)
-        kind = min(load, key=lambda kind: (load[kind] + amount) / room[kind])
+        kind = before.get(cells[0].without(*varied)) or min(load, key=lambda kind: (load[kind] + amount) / room[kind])
         load[kind] += amount
         chosen |= dict.fromkeys(cells, kind)
     return chosen

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,9 @@ from harness.cluster import ACCELERATOR, SOME, patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
+from harness.memory import of_gpu
 from harness.pilot import measure
+from harness.placement import GpuMemory, Node, slots
 from harness.plan import Trial, work
 from harness.trial import failed_tables, halves, run_within_memory
 from results import Store, StoreError
@@ -93,18 +95,18 @@ def _work(trials: list[Trial], data: Mapping[str, Data]) -> list[float]:
 def measure_all(
     shapes: Mapping[tuple, tuple[Cell, list[int]]],
     shared: Mapping[str, ray.ObjectRef],
-    slots: int,
+    sharing: int,
     limit_s: float = PILOT_LIMIT_S,
     asked: Resources = A_CORE,
 ) -> dict[tuple, Pilot]:
-    """Have the cluster measure a cell of each shape, each with what a trial asks for.
+    """Have the cluster measure a cell of each shape, each with what a trial asks for. sharing: trials in one memory.
 
     A shape whose pilot fails or hangs is left out: its trials will too, and say why.
     """
-    task = ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(_measure)
+    task = ray.remote(**_options(asked), max_retries=0)(_measure)
     limit_s = min(limit_s, PILOT_LIMIT_S)
     asked = {
-        key: task.remote(cell, shared[cell.dataset], blocks, slots, limit_s) for key, (cell, blocks) in shapes.items()
+        key: task.remote(cell, shared[cell.dataset], blocks, sharing, limit_s) for key, (cell, blocks) in shapes.items()
     }
     pilots = {}
     for key, reference in asked.items():
@@ -113,11 +115,11 @@ def measure_all(
     return pilots
 
 
-def _measure(cell: Cell, data: Data, blocks: list[int], slots: int, limit_s: float) -> Pilot:
+def _measure(cell: Cell, data: Data, blocks: list[int], sharing: int, limit_s: float) -> Pilot:
     torch.set_num_threads(1)
     keep_memory()
     with _at_most(limit_s):
-        return measure(cell, data, blocks, device(), trials=slots)
+        return measure(cell, data, blocks, device(), trials=sharing)
 
 
 def device() -> str:
@@ -125,11 +127,25 @@ def device() -> str:
     return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
 
 
-def device_type(asked: Resources) -> str:
-    """What trials will train on, as a worker of this cluster tells."""
-    if not asked.gpus:
-        return "cpu"
-    return ray.get(ray.remote(num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0)(device).remote())
+def look_at_gpus(nodes: Iterable[Node], asked: Resources) -> list[GpuMemory]:
+    """The memory of a GPU of each kind, as workers tell that have it whole; none where torch cannot use one of them."""
+    if asked.gpus == 0:
+        return []
+    wanted = asked.model_copy(update={"gpus": max(1.0, asked.gpus or 0.0)})
+    kinds = {node.accelerator for node in nodes if slots([node], wanted)}
+    looks = [ray.remote(**_options(wanted, kind), max_retries=0)(_look).remote() for kind in kinds]
+    found = ray.get(looks)
+    return found if all(found) else []
+
+
+def _look() -> GpuMemory | None:
+    return of_gpu(device()) if device() == "cuda" else None
+
+
+def _options(asked: Resources, kind: str = "") -> dict[str, object]:
+    """What Ray is asked for. kind: of accelerator."""
+    marks = {f"{ACCELERATOR}{kind}": SOME} if kind else {}
+    return {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "resources": marks}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from grids import Cell
+from harness import memory
 from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
@@ -89,6 +90,7 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
     keep_memory()
     started_at = datetime.now(UTC)
     not_compiled = None
+    taken = memory.taken(device)
     try:
         try:
             training = train(trial.cell, trial.seeds, data, device, trial.mode)
@@ -103,10 +105,12 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
         with contextlib.suppress(OSError):  # a full disk costs a later sweep the knowledge, not this one its runs
             compiled.parent.mkdir(parents=True, exist_ok=True)
             compiled.touch()
-    return Outcome(_tables(trial, training, data, provenance, device, started_at), not_compiled)
+    return Outcome(_tables(trial, training, taken(), data, provenance, device, started_at), not_compiled)
 
 
-def _tables(trial: Trial, training: Training, data: Data, provenance, device: str, started_at) -> dict[str, pa.Table]:
+def _tables(
+    trial: Trial, training: Training, memory_bytes: int, data: Data, provenance, device: str, started_at
+) -> dict[str, pa.Table]:
     common = _common(trial, data, provenance, device, started_at)
     rows = {
         **common,
@@ -117,6 +121,7 @@ def _tables(trial: Trial, training: Training, data: Data, provenance, device: st
         "best_epoch": [None if e else b for e, b in zip(training.diverged_at, training.best_epoch, strict=True)],
         "parameters": training.parameters,
         "wall_s": training.wall_s / len(trial.seeds),
+        "memory_bytes": round(memory_bytes / len(trial.seeds)),
     }
     tables = {"runs": table("runs", rows), "curves": _curves(trial, training, common["trial"])}
     done = training.diverged_at == 0
@@ -133,7 +138,7 @@ def failed_tables(
 ) -> dict[str, pa.Table]:
     """Rows that record an attempt without result."""
     error = error.encode("utf-8", "backslashreplace").decode()  # Arrow refuses half a surrogate
-    columns = dict.fromkeys((*METRICS, "epochs_run", "best_epoch", "wall_s", "parameters"))
+    columns = dict.fromkeys((*METRICS, "epochs_run", "best_epoch", "wall_s", "memory_bytes", "parameters"))
     return {
         "runs": table(
             "runs",
@@ -166,7 +171,7 @@ def _common(trial: Trial, data: Data, provenance: Mapping[str, str], device: str
         "code": code,
         "data": data.checksum,
         "host": socket.gethostname(),
-        "device": processor(),
+        "device": on(device, trial.accelerator),
         "started_at": started_at,
         **provenance,
     }
@@ -189,6 +194,12 @@ def _curves(trial: Trial, training: Training, trial_id: str) -> pa.Table:
             for name in ("loss", "accuracy", "calibration_error", "gradient_norm"):
                 columns[name].append(float(row[name][s]))
     return table("curves", columns)
+
+
+def on(device: str, accelerator: str) -> str:
+    """What a trial is trained on, for its rows. accelerator: the kind that it was to have; later sweeps look for it."""
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else processor()
+    return f"{name} ({accelerator})" if accelerator else name
 
 
 def processor() -> str:

@@ -28,6 +28,7 @@ from harness.engine import (
     marker,
     pays,
     recall,
+    seeds_in,
     shape,
 )
 from harness.plan import Plan, code_version, seeds_in_engine, work
@@ -60,11 +61,19 @@ def choose_how(
     slots: int,
     mode: str | None = None,
     device_type: str = "cpu",
+    room_bytes: float | None = None,
 ) -> dict[Cell, How]:
-    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of any other choice."""
+    """How each missing cell is computed. pilots: by shape. mode: of new cells, in place of any other choice.
+
+    room_bytes: memory that a trial has on the smallest node.
+    """
     count = Counter(run.cell for run in plan.missing)
     recalled, modes = _recalled(plan, data, device_type), _modes(plan, data, device_type)
-    block = {cell: _block(cell, data[cell.dataset], recalled, pilots, device_type) for cell in count}
+    needs = bytes_a_seed(plan, data, pilots, device_type)
+    block = {}
+    for cell in count:
+        most = _block(cell, data[cell.dataset], recalled, pilots, device_type, room_bytes)
+        block[cell] = max(1, int(min(most, seeds_in(room_bytes, needs.get(cell)))))
     steps, trials, uncached = Counter(), Counter(), defaultdict(set)  # by shape; uncached: graphs not on the disk
     for cell, seeds in count.items():
         examples = data[cell.dataset]
@@ -101,7 +110,34 @@ def _in_a_graph(block: int, device_type: str) -> int:
     return min(block, MOST_COMPILED) if device_type == "cpu" else block
 
 
-def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str) -> int:
+def bytes_a_seed(
+    plan: Plan, data: Mapping[str, Data], pilots: Mapping[tuple, Pilot], device_type: str
+) -> dict[Cell, int]:
+    """Memory that a seed of each missing cell takes: as rows of its shape in the store tell it, else as a pilot measured."""
+    known = Counter()
+    for cell, made in plan.made.items():
+        if _made_here(cell, plan, device_type):
+            key = shape(cell, data[cell.dataset])
+            known[key] = max(known[key], made.memory_bytes or 0)
+    needs = {}
+    for cell in {run.cell for run in plan.missing}:
+        key = shape(cell, data[cell.dataset])
+        if need := known[key] or (key in pilots and pilots[key].bytes_a_seed):
+            needs[cell] = need
+    return needs
+
+
+def largest(
+    hows: Mapping[Cell, How], plan: Plan, data: Mapping[str, Data], pilots: Mapping[tuple, Pilot], device_type: str
+) -> float | None:
+    """Bytes of the trial that takes the most memory; None where a cell's are unknown."""
+    needs = bytes_a_seed(plan, data, pilots, device_type)
+    return max(needs[cell] * how.block for cell, how in hows.items()) if needs.keys() >= hows.keys() else None
+
+
+def _block(
+    cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str, room_bytes: float | None
+) -> int:
     """The most seeds that a trial of `cell` has."""
     key = shape(cell, data)
     if _one_seed(cell, data, device_type):
@@ -109,7 +145,7 @@ def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_ty
     if key in recalled:
         return recalled[key]
     if key in pilots:
-        return choose(pilots[key])
+        return choose(pilots[key], room_bytes)
     numbers = cell.width * (prod(data.shape) + cell.depth * cell.width)
     return max(1, min(UNMEASURED, MOST_NUMBERS // numbers))
 

@@ -68,6 +68,12 @@ RUNS = pa.schema(
         *_metrics(),
         _field("best_epoch", pa.int64(), "first epoch with the highest validation accuracy"),
         _field("wall_s", pa.float64(), "time of the trial divided by its seeds", "s"),
+        _field(
+            "memory_bytes",
+            pa.int64(),
+            "most memory that the trial took at once, beyond what its worker held before, divided by its seeds",
+            "bytes",
+        ),
         _field("parameters", pa.int64(), "trainable numbers of one seed's network"),
         _field(
             "engine",
@@ -84,7 +90,7 @@ RUNS = pa.schema(
         _field("commit", pa.string(), "git commit, '+' appended where the tree had changes; empty outside git"),
         _field("versions", pa.string(), "python, torch, ray, numpy"),
         _field("host", pa.string(), "name of the machine"),
-        _field("device", pa.string(), "processor or accelerator"),
+        _field("device", pa.string(), "processor or accelerator, in brackets its kind where trials were to have one"),
         _field("started_at", pa.timestamp("us", tz="UTC"), "start of the trial"),
     ]
 )

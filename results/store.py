@@ -31,8 +31,10 @@ VERSIONS = (
     "started_at",
     "engine",
     "seed_block",
+    "memory_bytes",
     "code",
     "data",
+    "device",
     "status",
 )  # what decides which row counts
 
@@ -44,6 +46,8 @@ class Made(NamedTuple):
     data: str
     engine: str
     seed_block: int | None  # None where it was written before there was a choice
+    device: str | None = None
+    memory_bytes: int | None = None  # of a seed, up to a fifth more; None where it was not measured
 
 
 class Store:
@@ -228,6 +232,7 @@ def _accepted(finished: pd.DataFrame) -> pd.DataFrame:
 
 def _made(rows: pa.Table) -> dict[str, Made]:
     """By run_id. There are few Made for many runs, so each is one object."""
+    rows = rows.set_column(rows.column_names.index("memory_bytes"), "memory_bytes", _few(rows["memory_bytes"]))
     columns = [rows[name].combine_chunks().dictionary_encode("encode") for name in Made._fields]
     which = np.zeros(len(rows), dtype=np.int64)
     for column in columns:
@@ -235,6 +240,12 @@ def _made(rows: pa.Table) -> dict[str, Made]:
     _, first, which = np.unique(which, return_index=True, return_inverse=True)
     made = [Made(*(column[i].as_py() for column in columns)) for i in first.tolist()]
     return dict(zip(rows["run_id"].to_pylist(), map(made.__getitem__, which.tolist()), strict=True))
+
+
+def _few(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Rounded up to four for each power of 2, so that there are few; what is no size becomes null."""
+    rounded = pc.power(2.0, pc.divide(pc.ceil(pc.multiply(pc.log2(pc.cast(numbers, pa.float64())), 4)), 4))
+    return pc.if_else(pc.greater(numbers, 0), pc.cast(rounded, pa.int64(), safe=False), None)
 
 
 def _one_a_key(rows: pa.Table, keys: list[str]) -> pa.Table:

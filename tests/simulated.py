@@ -15,8 +15,8 @@ BEFORE, AFTER, NONE = "weight-bn-act", "weight-act-bn", "weight-act"
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid")
 CLASSES, EXAMPLES = 10, 500
 PROVENANCE = {
-    "error": None, "wall_s": 1.0, "parameters": 1, "engine": "cpu", "seed_block": 32, "code": "c", "data": "d", "commit": "",
-    "versions": "", "host": "h", "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "error": None, "wall_s": 1.0, "memory_bytes": 1, "parameters": 1, "engine": "cpu", "seed_block": 32, "code": "c",
+    "data": "d", "commit": "", "versions": "", "host": "h", "device": "p", "started_at": datetime(2026, 1, 1, tzinfo=UTC),
 }  # fmt: skip
 MARGINS = "margin = { test_accuracy = 0.02, test_loss = 0.05 }"
 GRID = """

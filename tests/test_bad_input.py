@@ -168,7 +168,16 @@ def snapshot():
 def write_runs(store, order):
     """Finished runs of one arm."""
     cell = Cell(dataset="digits", architecture="mlp", order=order, activation="relu", depth=2, epochs=2)
-    numbers = ("epochs_run", "train_examples", "val_examples", "test_examples", "classes", "best_epoch", "wall_s")
+    numbers = (
+        "epochs_run",
+        "train_examples",
+        "val_examples",
+        "test_examples",
+        "classes",
+        "best_epoch",
+        "wall_s",
+        "memory_bytes",
+    )
     words = ("engine", "code", "data", "commit", "versions", "host", "device")
     columns = {
         **dict.fromkeys(METRICS, 0.5),
@@ -180,6 +189,7 @@ def write_runs(store, order):
         "trial": order,
         "status": "done",
         "error": None,
+        "memory_bytes": 1,
         "parameters": 1,
         "seed_block": 1,
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),

@@ -15,6 +15,7 @@ from harness import engine
 from harness.engine import (
     COMPILED,
     EAGER,
+    MEMORY_SHARE,
     Pilot,
     batch_sizes,
     block_size,
@@ -50,6 +51,13 @@ def test_the_fastest_s_is_chosen_and_of_those_that_are_almost_as_fast_the_larges
 def test_where_no_measured_s_fits_the_memory_it_is_what_the_memory_holds_and_at_least_one():
     assert choose(Pilot({}, 0.0, 5)) == 5
     assert choose(Pilot({}, 0.0, 0)) == 1
+
+
+def test_a_trial_has_no_more_seeds_than_the_smallest_node_holds():
+    pilot = Pilot({8: 1.0, 16: 0.8, 32: 0.7}, 0.1, 99, bytes_a_seed=1000)
+    assert choose(pilot, room_bytes=1e9) == 32
+    assert choose(pilot, room_bytes=20_000 / MEMORY_SHARE) == 20
+    assert choose(pilot, room_bytes=10) == 1
 
 
 @given(st.integers(1, 600), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 70))

@@ -4,7 +4,8 @@ import pytest
 
 from grids import Cell
 from harness.engine import EVALUATION_BATCH, MEMORY_SHARE, choose
-from harness.pilot import COPIES, bytes_a_seed, free_memory, measure
+from harness.memory import Probe
+from harness.pilot import COPIES, bytes_a_seed, measure
 
 
 def make(**fields):
@@ -30,14 +31,28 @@ def test_a_few_examples_are_enough_to_measure(blobs):
     assert measure(make(batch=9), blobs(train=10), (2,)).seconds[2] > 0  # an epoch of one step
 
 
+def a_device(free, peak=0):
+    """A probe of a device with so many bytes free, of which a training takes `peak`."""
+    return Probe(lambda _: int(free), lambda _: int(free), lambda _: 0, lambda _: None, lambda _: int(peak))
+
+
 @pytest.mark.parametrize(("trials", "measured"), [(1, [1, 2, 4]), (2, [1, 2]), (4, [1]), (8, [])])
 def test_only_what_the_memory_holds_beside_other_trials_is_measured(trials, measured, blobs):
     cell, data = make(width=8), blobs()
     free = (4.1 / MEMORY_SHARE) * bytes_a_seed(cell, data)
-    pilot = measure(cell, data, (1, 2, 4), trials=trials, free_bytes=lambda device: int(free))
+    pilot = measure(cell, data, (1, 2, 4), trials=trials, probe=a_device(free))
     assert list(pilot.seconds) == measured
     assert pilot.most_seeds == 4 // trials
+    assert pilot.bytes_a_seed == bytes_a_seed(cell, data)
     assert choose(pilot) in (measured or [1])
+
+
+def test_what_a_training_took_counts_where_it_is_more_than_was_reckoned(blobs):
+    cell, data = make(width=8), blobs()
+    need = bytes_a_seed(cell, data)
+    pilot = measure(cell, data, (2, 8), probe=a_device(free=9 * need / MEMORY_SHARE, peak=4 * need))
+    assert list(pilot.seconds) == [2]
+    assert (pilot.bytes_a_seed, pilot.most_seeds) == (2 * need, 4)
 
 
 def test_the_bytes_of_a_seed_are_those_counted_by_hand(blobs):
@@ -56,7 +71,3 @@ def test_the_bytes_of_a_seed_are_those_counted_by_hand(blobs):
 def test_a_larger_network_or_batch_takes_more_bytes(larger, blobs):
     data = blobs((1, 8, 8))
     assert bytes_a_seed(make(), data) < bytes_a_seed(make(**larger), data)
-
-
-def test_the_free_memory_is_between_none_and_all_of_it():
-    assert 2**20 < free_memory("cpu") < 2**50

@@ -40,6 +40,7 @@ def columns(*seeds, **changes):
         "classes": 10,
         "best_epoch": 7,
         "wall_s": 0.1,
+        "memory_bytes": 1000,
         "parameters": 5000,
         "engine": "cpu",
         "seed_block": 32,
@@ -251,7 +252,7 @@ def test_curves_of_an_attempt_that_is_not_accepted_do_not_count(tmp_path):
 def test_done_and_diverged_are_finished_and_failed_is_not(tmp_path):
     store = Store(tmp_path)
     store.write({"runs": runs(0, 1, 2, status=["done", "diverged", "failed"], code="v", data="d")})
-    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu", 32))
+    assert store.finished() == dict.fromkeys(run_ids(0, 1), Made("v", "d", "cpu", 32, "2 cores", 1024))
     assert store.failed() == set(run_ids(2))
 
 
@@ -317,7 +318,7 @@ def test_a_run_by_newer_code_is_read_in_place_of_the_old(tmp_path):
     store.write({"runs": runs(0, trial="aa", code="old")})
     store.write({"runs": runs(0, trial="bb", code="new", started_at=START + timedelta(hours=1))})
     assert store.read("runs")["code"].to_pylist() == ["new"]
-    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu", 32)}
+    assert store.finished() == {run_ids(0)[0]: Made("new", "data", "cpu", 32, "2 cores", 1024)}
 
 
 def test_a_column_that_a_file_is_too_old_to_have_reads_as_its_default(tmp_path):
@@ -439,10 +440,17 @@ def test_who_made_a_run_is_one_object_for_many_runs(tmp_path):
     store.write({"runs": runs(3, 4, trial="bb", engine=None, seed_block=None, code="other")})
     finished = store.finished()
     assert [finished[run_id] for run_id in run_ids(2, 3)] == [
-        Made("code", "data", "cpu", 32),
-        Made("other", "data", None, None),
+        Made("code", "data", "cpu", 32, "2 cores", 1024),
+        Made("other", "data", None, None, "2 cores", 1024),
     ]
     assert len({id(made) for made in finished.values()}) == 2
+
+
+def test_memory_is_recalled_as_a_little_more_so_that_there_are_few_of_it(tmp_path):
+    store = Store(tmp_path)
+    store.write({"runs": runs(*range(6), memory_bytes=[1000, 1001, 1024, 1025, 0, None])})
+    finished = store.finished()
+    assert [finished[run_id].memory_bytes for run_id in run_ids(*range(6))] == [1024, 1024, 1024, 1217, None, None]
 
 
 def test_finished_and_failed_are_one_reading(tmp_path):
@@ -455,7 +463,7 @@ def test_a_run_without_versions_that_several_rows_have_is_finished_once(tmp_path
     store = Store(tmp_path)
     for trial in ("bb", "aa"):
         store.write({"runs": runs(0, trial=trial, engine=trial, code=None)})
-    assert store.finished() == {run_ids(0)[0]: Made(None, "data", "aa", 32)}
+    assert store.finished() == {run_ids(0)[0]: Made(None, "data", "aa", 32, "2 cores", 1024)}
 
 
 def test_of_a_conflict_inside_one_trial_each_row_of_curves_and_examples_counts_once(tmp_path):

@@ -1,11 +1,25 @@
 """How cells are computed: what is measured first, what the store recalls, and what a graph must bring."""
 
+from dataclasses import replace
+
 import pytest
 
 from grids import Cell, Run
-from harness.engine import BLOCKS, COMPILED, EAGER, UNMEASURED, WORTH_MEASURING, How, Pilot, describe, marker, shape
+from harness.engine import (
+    BLOCKS,
+    COMPILED,
+    EAGER,
+    MEMORY_SHARE,
+    UNMEASURED,
+    WORTH_MEASURING,
+    How,
+    Pilot,
+    describe,
+    marker,
+    shape,
+)
 from harness.plan import Plan, code_version, work
-from harness.tuning import choose_how, to_measure
+from harness.tuning import choose_how, largest, to_measure
 from results import Made
 
 SEEDS = 8
@@ -159,3 +173,35 @@ def test_a_graph_on_disk_pays_sooner(data):
     compiled.parent.mkdir()
     compiled.touch()
     assert choose_how(planned(cell), data, measured, slots=1)[cell].mode == COMPILED
+
+
+# Memory
+
+
+def made_with(cell, memory_bytes, block=16):
+    """A plan of more runs of a cell whose finished runs took so much memory."""
+    plan = planned(cell, made=[(cell, block, EAGER)])
+    return replace(plan, made={cell: plan.made[cell]._replace(memory_bytes=memory_bytes)})
+
+
+def test_the_memory_that_runs_of_a_shape_took_bounds_the_seeds_of_later_trials(data):
+    plan = made_with(cell := make(), 1000)
+    room = 5000 / MEMORY_SHARE
+    assert choose_how(plan, data, {}, slots=1, room_bytes=room)[cell].block == 5
+    assert choose_how(plan, data, {}, slots=1, room_bytes=100 * room)[cell].block == 16
+    assert choose_how(plan, data, {}, slots=1)[cell].block == 16
+    assert choose_how(made_with(cell, None), data, {}, slots=1, room_bytes=1)[cell].block == 16
+
+
+def test_what_a_pilot_measured_bounds_them_where_the_store_tells_nothing(data):
+    cell = make()
+    measured = {shape(cell, data["x"]): Pilot({8: SLOW, 16: SLOW}, 0.0, 99, bytes_a_seed=1000)}
+    assert choose_how(planned(cell), data, measured, slots=1, room_bytes=3000 / MEMORY_SHARE)[cell].block == 3
+
+
+def test_the_largest_trial_is_known_where_the_memory_of_every_cell_is(data):
+    plan = made_with(cell := make(), 1000)
+    hows = {cell: How(16, EAGER)}
+    assert largest(hows, plan, data, {}, "cpu") == 16_000
+    assert largest(hows, made_with(cell, None), data, {}, "cpu") is None
+    assert largest(hows, plan, data, {}, "cuda") is None  # it was not made on one
