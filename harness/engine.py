@@ -117,15 +117,6 @@ def choose(pilot: Pilot) -> int:
     return max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05)
 
 
-def block_size(block: int, missing: int, of_cell: int, slots: int) -> int:
-    """S of the trials of a cell: fewer than the best where that keeps more slots busy, and equal parts of what is missing.
-
-    missing: runs of all cells. of_cell: of this one.
-    """
-    most = max(1, min(block, -(-missing // slots)))
-    return -(-of_cell // -(-of_cell // most))
-
-
 def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
     """Whether a step may be one graph: the masks of 'drop' come from generators that a graph cannot hold.
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grids import Cell
@@ -17,7 +17,6 @@ from harness.engine import (
     EAGER,
     Pilot,
     batch_sizes,
-    block_size,
     can_compile,
     choose,
     compile_options,
@@ -50,18 +49,6 @@ def test_the_fastest_s_is_chosen_and_of_those_that_are_almost_as_fast_the_larges
 def test_where_no_measured_s_fits_the_memory_it_is_what_the_memory_holds_and_at_least_one():
     assert choose(Pilot({}, 0.0, 5)) == 5
     assert choose(Pilot({}, 0.0, 0)) == 1
-
-
-@given(st.integers(1, 600), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 70))
-def test_the_trials_of_a_cell_hold_all_its_seeds_in_almost_equal_parts(block, missing, of_cell, slots):
-    assume(of_cell <= missing)
-    size = block_size(block, missing, of_cell, slots)
-    parts = [min(size, of_cell - start) for start in range(0, of_cell, size)]
-    assert sum(parts) == of_cell
-    assert max(parts) <= min(block, -(-missing // slots))  # all slots have work where there is enough
-    fewest = -(-of_cell // max(1, min(block, -(-missing // slots))))
-    assert len(parts) <= fewest  # no more trials than that needs
-    assert size - parts[-1] < fewest  # the last lacks less than one seed of each other
 
 
 # What is shared
