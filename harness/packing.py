@@ -13,6 +13,7 @@ from grids import Cell
 SHARED = 1
 # Multiplications that a slot could do while the one process that starts trials starts one: 12 ms at 5·10⁹ a second.
 STARTING = 6e7
+ERROR = 0.5  # by which the last trial may be longer than is reckoned: measured lengths are 0.7 to 1.5 times those here
 ENOUGH = 10  # trials a slot, from which on their sizes hardly matter to when the last one ends
 FINER = 1.02  # between the lengths of trials that are tried
 
@@ -34,17 +35,17 @@ def block_sizes(cells: Mapping[Cell, Amount], slots: int) -> dict[Cell, int]:
     """S of the trials of each cell: its block, or fewer where the last trial then ends sooner on so many slots.
 
     All trials are cut at one length, in equal parts of a cell; the length is that with which they end soonest, of those
-    from the longest trial's down to single seeds. Where every slot has many trials anyway, blocks are as they were.
+    from the longest trial's down to single seeds. On one slot, and where each has many trials, blocks stay whole.
     """
     if not cells:
         return {}
     best = sizes = _cut(cells, float("inf"))
     soonest, most = float("inf"), max(_lengths(cells, sizes))
-    while sum(-(-each.runs // sizes[cell]) for cell, each in cells.items()) <= ENOUGH * slots:
+    while slots > 1 and sum(-(-each.runs // sizes[cell]) for cell, each in cells.items()) <= ENOUGH * slots:
         lengths = _lengths(cells, sizes)
         if sum(lengths) / slots >= soonest or len(lengths) * STARTING >= soonest:
             break  # and more so with still shorter ones
-        if (end := ends(lengths, slots)) < soonest:
+        if (end := ends(lengths, slots) + ERROR * max(lengths)) < soonest:
             best, soonest = sizes, end
         if max(sizes.values()) == 1:
             break

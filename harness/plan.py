@@ -143,7 +143,11 @@ def seeds_in_engine(cell: Cell, data: Data, device_type: str, seeds: int) -> int
 
 
 def work(cell: Cell, data: Data) -> float:
-    """Multiplications of a run up to a factor: enough to put long trials first and to guess the time left."""
+    """Multiplications of a run up to a factor: enough to put long trials first, to divide them and to guess the time left.
+
+    A third layer in a block counts as half of the two others (measured for batch normalization: 1.1 to 1.9 times as long).
+    """
     space = prod(data.shape[1:]) * 9 if convolves(cell.architecture) else 1
     maps = 2 if parse(cell.activation)[0] == "maxout" and cell.maxout_width == "same" else 1
-    return cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space * maps
+    layers = len(cell.order.split("-"))
+    return cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space * maps * layers / 2

@@ -155,7 +155,7 @@ def _fit(
     """Have Ray Tune run trials.
 
     For each trial the driver unpickles this closure, twice, and its worker the parameters: all that they hold of other
-    trials is strings (the trials themselves took the driver 42 ms of CPU for each of 800, and more of more; now 13 of 4,000).
+    trials is strings (with the trials themselves the driver took 42 ms of CPU for each of 800; now 13 for each of 4,000).
     """
     kinds, packed = [trial.accelerator for trial in trials], [pickle.dumps(trial) for trial in trials]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grids import Cell
-from harness.packing import ENOUGH, SHARED, STARTING, Amount, block_sizes, ends, length
+from harness.packing import ENOUGH, ERROR, SHARED, STARTING, Amount, block_sizes, ends, length
 
 
 def cell(number=0):
@@ -36,29 +36,33 @@ def test_the_trials_of_a_cell_are_almost_equal_and_no_larger_than_its_block(cell
         assert size - each[-1] < len(each)  # the last lacks less than one seed of each other
 
 
+def reckoned(cells, sizes, slots):
+    each = lengths(cells, sizes)
+    return ends(each, slots) + ERROR * max(each)
+
+
 @given(plans, st.integers(1, 300))
 def test_no_sweep_ends_later_than_with_whole_blocks_or_with_single_seeds(cells, slots):
-    end = ends(lengths(cells, block_sizes(cells, slots)), slots)
+    end = reckoned(cells, block_sizes(cells, slots), slots)
     whole = {of: -(-each.runs // -(-each.runs // each.block)) for of, each in cells.items()}
-    assert end <= ends(lengths(cells, whole), slots)
-    if sum(each.runs for each in cells.values()) <= ENOUGH * slots:
-        assert end <= ends(lengths(cells, dict.fromkeys(cells, 1)), slots)
+    for sizes in (whole, dict.fromkeys(cells, 1)):
+        if slots > 1 and len(lengths(cells, sizes)) <= ENOUGH * slots:
+            assert end <= reckoned(cells, sizes, slots)
 
 
-@pytest.mark.parametrize(("runs", "slots", "trials"), [(20, 1, 1), (20, 2, 2), (20, 4, 4), (20, 7, 7), (20, 20, 20)])
-def test_seeds_of_one_cell_are_spread_over_all_slots(runs, slots, trials):
-    cells = {cell(): Amount(runs, 32, LONG)}
-    assert -(-runs // block_sizes(cells, slots)[cell()]) == trials
+@pytest.mark.parametrize(("slots", "trials"), [(2, 4), (4, 4), (7, 7), (10, 10), (20, 20), (99, 20)])
+def test_seeds_of_one_cell_are_spread_over_all_slots(slots, trials):
+    cells = {cell(): Amount(20, 32, LONG)}
+    assert -(-20 // block_sizes(cells, slots)[cell()]) == trials
 
 
 def test_it_is_work_that_is_divided_not_runs():
-    cells = {cell(0): Amount(16, 16, LONG), cell(1): Amount(16, 16, 7 * LONG)}
+    cells = {cell(0): Amount(40, 40, LONG), cell(1): Amount(40, 40, 7 * LONG)}
     sizes = block_sizes(cells, slots=8)
-    assert sizes[cell(0)] == 16
-    assert sizes[cell(1)] <= 3
+    assert sizes[cell(0)] >= 4 * sizes[cell(1)]
 
 
-def test_on_one_slot_and_where_every_slot_has_many_trials_blocks_stay_whole():
+def test_on_one_slot_and_where_each_has_many_trials_blocks_stay_whole():
     assert block_sizes({cell(): Amount(64, 16, LONG)}, slots=1) == {cell(): 16}
     many = {cell(i): Amount(20, 20, LONG) for i in range(2 * ENOUGH + 1)}
     assert set(block_sizes(many, slots=2).values()) == {20}

@@ -103,9 +103,11 @@ def test_a_plan_holds_every_missing_run_in_exactly_one_trial(grid, data, slots):
 
 
 @given(st.integers(1, 24), st.integers(1, 70), st.integers(0, 600))
-def test_seeds_are_spread_over_the_slots_in_equal_trials(each, slots, more):
-    trials = grouped(seeds_of(cell(epochs=10**5), each * slots), slots, block=each + more)
-    assert [len(trial.seeds) for trial in trials] == [each] * slots
+def test_seeds_are_spread_over_the_slots_in_trials_of_almost_equal_size(each, slots, more):
+    sizes = [len(trial.seeds) for trial in grouped(seeds_of(cell(epochs=10**5), each * slots), slots, each + more)]
+    assert len(sizes) >= slots  # none is idle
+    assert max(sizes) <= each
+    assert max(sizes) - min(sizes[:-1], default=max(sizes)) == 0  # only the last may be smaller
 
 
 def test_seeds_of_all_cells_count_when_slots_are_filled():
