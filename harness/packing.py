@@ -11,8 +11,8 @@ from grids import Cell
 
 # What a trial costs whatever its S, in seeds: measured 0.4 to 1.9 for 12 cells of the default study (S = 1 to 24).
 SHARED = 1
-# Multiplications that a slot could do while the one process that starts trials starts one: 12 ms at 5·10⁹ a second.
-STARTING = 6e7
+# Multiplications that a slot could do while the one process that starts trials starts one: 11 ms at 8·10⁹ a second.
+STARTING = 9e7
 ERROR = 0.5  # by which the last trial may be longer than is reckoned: measured lengths are 0.7 to 1.5 times those here
 ENOUGH = 10  # trials a slot, from which on their sizes hardly matter to when the last one ends
 FINER = 1.02  # between the lengths of trials that are tried
