@@ -125,15 +125,6 @@ def seeds_in(room_bytes: float | None, bytes_a_seed: int | None) -> float:
     return room_bytes * MEMORY_SHARE // bytes_a_seed if room_bytes and bytes_a_seed else inf
 
 
-def block_size(block: int, missing: int, of_cell: int, slots: int) -> int:
-    """S of the trials of a cell: fewer than the best where that keeps more slots busy, and equal parts of what is missing.
-
-    missing: runs of all cells. of_cell: of this one.
-    """
-    most = max(1, min(block, -(-missing // slots)))
-    return -(-of_cell // -(-of_cell // most))
-
-
 def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
     """Whether a step may be one graph: the masks of 'drop' come from generators that a graph cannot hold.
 

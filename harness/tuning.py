@@ -21,7 +21,6 @@ from harness.engine import (
     WORTH_MEASURING,
     How,
     Pilot,
-    block_size,
     can_compile,
     choose,
     graph,
@@ -31,6 +30,7 @@ from harness.engine import (
     seeds_in,
     shape,
 )
+from harness.packing import Amount, block_sizes
 from harness.plan import Plan, code_version, seeds_in_engine, work
 
 
@@ -75,11 +75,18 @@ def choose_how(
         most = _block(cell, data[cell.dataset], recalled, pilots, device_type, room_bytes)
         block[cell] = max(1, int(min(most, seeds_in(room_bytes, needs.get(cell)))))
     steps, trials, uncached = Counter(), Counter(), defaultdict(set)  # by shape; uncached: graphs not on the disk
+    sizes = block_sizes(
+        {
+            cell: Amount(seeds, _in_a_graph(block[cell], device_type), work(cell, data[cell.dataset]))
+            for cell, seeds in count.items()
+        },
+        slots,
+    )
     for cell, seeds in count.items():
         examples = data[cell.dataset]
         key = shape(cell, examples)
         if key in pilots and can_compile(cell, convolves(cell.architecture), device_type):
-            size = block_size(_in_a_graph(block[cell], device_type), len(plan.missing), seeds, slots)
+            size = sizes[cell]
             steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
             trials[key] += -(-seeds // size)
             if not marker(cell, examples, size, code_version(cell.architecture)).exists():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grids import Cell
@@ -18,7 +18,6 @@ from harness.engine import (
     MEMORY_SHARE,
     Pilot,
     batch_sizes,
-    block_size,
     can_compile,
     choose,
     compile_options,
@@ -58,18 +57,6 @@ def test_a_trial_has_no_more_seeds_than_the_smallest_node_holds():
     assert choose(pilot, room_bytes=1e9) == 32
     assert choose(pilot, room_bytes=20_000 / MEMORY_SHARE) == 20
     assert choose(pilot, room_bytes=10) == 1
-
-
-@given(st.integers(1, 600), st.integers(1, 5000), st.integers(1, 300), st.integers(1, 70))
-def test_the_trials_of_a_cell_hold_all_its_seeds_in_almost_equal_parts(block, missing, of_cell, slots):
-    assume(of_cell <= missing)
-    size = block_size(block, missing, of_cell, slots)
-    parts = [min(size, of_cell - start) for start in range(0, of_cell, size)]
-    assert sum(parts) == of_cell
-    assert max(parts) <= min(block, -(-missing // slots))  # all slots have work where there is enough
-    fewest = -(-of_cell // max(1, min(block, -(-missing // slots))))
-    assert len(parts) <= fewest  # no more trials than that needs
-    assert size - parts[-1] < fewest  # the last lacks less than one seed of each other
 
 
 # What is shared
