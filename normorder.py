@@ -44,6 +44,7 @@ app = typer.Typer(
 DEFAULT_GRID = Path("grids/default.toml")
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
+LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's sockets below have 87 more, of 103 on macOS
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
@@ -174,7 +175,7 @@ def sweep(
     while study.plan.missing:
         begun = time.monotonic()
         try:
-            with naming(grid_path), tempfile.TemporaryDirectory(prefix="normorder-") as scratch:
+            with naming(grid_path), private_folder() as scratch:
                 counts = apart(train, study, address, mode, limit, Path(scratch))
             break
         except Lost as lost:
@@ -203,6 +204,15 @@ def sweep(
     finish(study, failed=counts["failed"] + study.plan.failed + gone)
 
 
+def private_folder() -> tempfile.TemporaryDirectory:
+    """A folder that only this user can enter, for what a sweep needs while it runs."""
+    usual = tempfile.gettempdir()
+    # Errors are ignored since processes of Ray that outlive a killed one may still write there.
+    return tempfile.TemporaryDirectory(
+        prefix="normorder-", dir=usual if len(os.fsencode(usual)) <= LONGEST else "/tmp", ignore_cleanup_errors=True
+    )
+
+
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
     from harness import cluster
@@ -213,7 +223,7 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float, s
     _, where, data, plan = study
     check_trainable({run.cell for run in plan.missing}, data)
     asked = study.grid.resources
-    with cluster.cluster(address):
+    with cluster.cluster(address, scratch):
         nodes = cluster.nodes(asked)
         if address:
             cluster.check_nodes(where)
