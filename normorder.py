@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -35,6 +36,7 @@ from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
 from results.schema import MEASURED
+from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
@@ -165,6 +167,8 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
+    if address and "@" in address:  # which is not repeated, since it may be a secret
+        raise WrongUse("--address: must be host:port or auto, and nothing more")
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     planned = len(study.plan.missing)
     if not planned:
@@ -405,7 +409,7 @@ def again() -> str:
     """The command that was given, as it can be typed."""
     program = Path(sys.argv[0])
     typed = "normorder" if program.name != "normorder" or which("normorder") == sys.argv[0] else sys.argv[0]
-    return shlex.join([typed, *sys.argv[1:]])
+    return without_secrets(shlex.join([typed, *sys.argv[1:]]))
 
 
 def main() -> None:
@@ -424,13 +428,14 @@ def main() -> None:
             print(f"normorder: interrupted; {hint} {again()}", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except WrongUse as error:
-            print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
+            line = without_secrets(str(error)).replace("\n", "\\n")  # one line, whatever a path holds
+            print("normorder:", line, file=sys.stderr)
             sys.exit(USAGE)
         except Exception as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 print(f"normorder: {error.filename or 'what it prints'}: {error.strerror}", file=sys.stderr)
                 sys.exit(USAGE)
-            sys.excepthook(*sys.exc_info())
+            print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
             print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
             sys.exit(OURS)
 

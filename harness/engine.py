@@ -3,10 +3,8 @@
 No torch here: what is measured on a device (`pilot`) comes in as numbers.
 """
 
-import contextlib
 import ctypes
 import os
-import stat
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -149,22 +147,6 @@ def marker(cell: Cell, data: Data, seeds: int, code: str) -> Path:
     """The file that says that this machine has compiled this graph, and will find it on its disk."""
     what = {"graph": graph(cell, data, seeds), "code": code, "torch": version("torch")}
     return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "graphs" / identity(what)
-
-
-def guard_graphs() -> None:
-    """Make the folder of compiled graphs, for this user alone. PermissionError where others can write or have written there.
-
-    torch runs what it finds in it.
-    """
-    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    about = folder.stat()
-    if about.st_uid != os.geteuid() or about.st_mode & stat.S_IWOTH:
-        raise PermissionError(f"{folder}: others can write there, and what lies there is run; remove it")
-    if about.st_mode & stat.S_IWGRP:
-        folder.chmod(0o700)
 
 
 def compile_options(device_type: str) -> dict[str, str]:

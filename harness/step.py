@@ -14,7 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from grids import Cell
-from harness.engine import compile_options, guard_graphs
+from harness.engine import compile_options
 
 # step(index (S, B), lr) -> loss (S,), right answers (S,), gradients in the order of the parameters
 Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]
@@ -86,10 +86,6 @@ def one_graph(step: Step, device_type: str = "cpu"):
     After its first call no guards are evaluated, which cost a tenth of a step: nothing they watch changes in a training.
     At the end, NotCompiled if anything was compiled again, or was no longer compiled, which Dynamo does in silence.
     """
-    try:
-        guard_graphs()
-    except OSError as error:
-        raise NotCompiled(str(error)) from None
     torch.compiler.reset()  # else it gives up after 8 graphs of one function
     counters = torch._dynamo.utils.counters  # loaded here: it costs every process a second, and few compile
     counters.clear()
