@@ -1,4 +1,4 @@
-"""Hostile files: what is read is never run, what is named never leaves its folder, what is downloaded is what it should be."""
+"""Hostile files: what is read is not run, what is named lies where it should, what is downloaded is what it should be."""
 
 import ast
 import gzip
@@ -21,9 +21,7 @@ import pytest
 from simulated import exactly, fill, planted, read_grid
 
 import normorder
-from harness import datasets, engine
 from harness.datasets import fashion_mnist, mnist1d
-from harness.plan import code_version
 from results import Store
 
 ROOT = Path(normorder.__file__).parent
@@ -38,7 +36,6 @@ def here(tmp_path, monkeypatch):
     """An empty folder, in which commands write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NORMORDER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     return tmp_path
 
 
@@ -167,17 +164,6 @@ def test_a_pickle_in_place_of_a_grid_or_of_claims_is_not_read(study, told, bomb,
         assert (code, errors.count("\n")) == (2, 1)
 
 
-def test_pickles_in_place_of_marks_of_compiled_graphs_are_not_read(here, told, bomb):
-    grid = normorder.read_grid(ROOT / "grids" / "smoke.toml", None)
-    data = datasets.load("digits")
-    for cell in grid.cells():
-        for seeds in range(1, 17):
-            mark = engine.marker(cell, data, seeds, code_version(cell.architecture))
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_bytes(bomb)
-    assert told("plan", ROOT / "grids" / "smoke.toml", "--seeds", "2000")[0] == 0
-
-
 UNPICKLE = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 RUN = {"eval", "exec", "compile", "__import__", "execfile"}
 RUN_OF = {("torch", "load"), ("pd", "read_pickle"), ("pandas", "read_pickle"), ("os", "system"), ("os", "popen")}
@@ -214,7 +200,8 @@ def test_no_module_runs_what_it_reads(path):
 
 @pytest.mark.parametrize(
     "line",
-    ["import pickle", "from joblib import load", "eval('1')", "import numpy as np\nnp.load(p)", "torch.load(p)", "run(a, shell=True)"],
+    ["import pickle", "from joblib import load", "eval('1')", "import numpy as np\nnp.load(p)", "torch.load(p)",
+     "run(a, shell=True)"],
 )  # fmt: skip
 def test_what_runs_what_it_reads_is_seen(tmp_path, line):
     (tmp_path / "a.py").write_text(line)
@@ -225,8 +212,8 @@ def test_what_runs_what_it_reads_is_seen(tmp_path, line):
 
 HOSTILE = (
     "__import__('pathlib').Path('trace').touch()", "$(touch trace)", "`touch trace`", "; touch trace", "| touch trace",
-    "../../trace", "/etc/passwd", "..", "os", "x\0y", "x\ny", "x\u001b[2J", "{{7*7}}", "{trace!r}", "%s%n", "<script>", "a'b\"c",
-    "__init__", "digits/../digits", "digits.py", "٣", "x" * 5000,
+    "../../trace", "/etc/passwd", "..", "os", "x\0y", "x\ny", "x\u001b[2J", "{{7*7}}", "{trace!r}", "%s%n", "<script>",
+    "a'b\"c", "__init__", "digits/../digits", "digits.py", "٣", "x" * 5000,
 )  # fmt: skip
 TEXT = """# {question}
 [axes]
@@ -267,17 +254,9 @@ def test_a_hostile_value_in_a_grid_is_refused_in_a_line(here, told, field, text)
     assert [path.name for path in here.rglob("*")] == ["g.toml"]
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:20])
-def test_a_hostile_name_of_an_arm_is_a_name_or_refused(here, told, text):
-    given = {"arm": text, "contrast": f"before - {text}"}
-    code, _, errors = told("plan", grid_with(here / "g.toml", **given))
-    assert code in (0, 2)
-    assert errors.count("\n") == (code == 2)
-    assert [path.name for path in here.rglob("*")] == ["g.toml"]
-
-
 NAMES = (
-    "$(touch trace)", "`touch trace`", "; touch trace", "a'b", 'a"b', "a b", "$x", "$(shell touch trace)", "--help", "*", "a#b",
+    "$(touch trace)", "`touch trace`", "; touch trace", "a'b", 'a"b', "a b", "$x", "$(shell touch trace)", "--help", "*",
+    "a#b",
 )  # fmt: skip
 
 
