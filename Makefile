@@ -3,7 +3,11 @@ GRID  ?= grids/default.toml
 PYTHON ?= python3
 BIN   := .venv/bin
 
-# Values reach the shell as variables of its own, so that quotes in a path stay what they are.
+# Values reach the shell as variables of its own, and as they were typed: quotes and dollars in a path stay what they are.
+override GRID := $(value GRID)
+override STORE := $(value STORE)
+override SEEDS := $(value SEEDS)
+override ADDRESS := $(value ADDRESS)
 export GRID STORE SEEDS ADDRESS
 options = $(if $(STORE),--store "$$STORE") $(if $(SEEDS),--seeds "$$SEEDS")
 

@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from shutil import which
 from typing import Annotated, Literal, NoReturn
@@ -33,6 +34,7 @@ from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
 from results.schema import MEASURED
+from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
@@ -42,6 +44,7 @@ app = typer.Typer(
 DEFAULT_GRID = Path("grids/default.toml")
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
+LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's sockets below have 87 more, of 103 on macOS
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
@@ -137,6 +140,8 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
+    if address and "@" in address:  # which is not repeated, since it may be a secret
+        raise WrongUse("--address: must be host:port or auto, and nothing more")
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     planned = len(study.plan.missing)
     if not planned:
@@ -147,7 +152,7 @@ def sweep(
     while study.plan.missing:
         begun = time.monotonic()
         try:
-            with naming(grid_path), tempfile.TemporaryDirectory(prefix="normorder-") as scratch:
+            with naming(grid_path), private_folder() as scratch:
                 counts = apart(train, study, address, mode, limit, Path(scratch))
             break
         except Lost as lost:
@@ -174,6 +179,15 @@ def sweep(
     options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
     print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
     finish(study, failed=counts["failed"] + study.plan.failed + gone)
+
+
+def private_folder() -> tempfile.TemporaryDirectory:
+    """A folder that only this user can enter, for what a sweep needs while it runs."""
+    usual = tempfile.gettempdir()
+    # Errors are ignored since processes of Ray that outlive a killed one may still write there.
+    return tempfile.TemporaryDirectory(
+        prefix="normorder-", dir=usual if len(os.fsencode(usual)) <= LONGEST else "/tmp", ignore_cleanup_errors=True
+    )
 
 
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
@@ -346,7 +360,7 @@ def again() -> str:
     """The command that was given, as it can be typed."""
     program = Path(sys.argv[0])
     typed = "normorder" if program.name != "normorder" or which("normorder") == sys.argv[0] else sys.argv[0]
-    return shlex.join([typed, *sys.argv[1:]])
+    return without_secrets(shlex.join([typed, *sys.argv[1:]]))
 
 
 def main() -> None:
@@ -365,13 +379,14 @@ def main() -> None:
             print(f"normorder: interrupted; {hint} {again()}", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except WrongUse as error:
-            print("normorder:", str(error).replace("\n", "\\n"), file=sys.stderr)  # one line, whatever a path holds
+            line = without_secrets(str(error)).replace("\n", "\\n")  # one line, whatever a path holds
+            print("normorder:", line, file=sys.stderr)
             sys.exit(USAGE)
         except Exception as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 print(f"normorder: {error.filename or 'what it prints'}: {error.strerror}", file=sys.stderr)
                 sys.exit(USAGE)
-            sys.excepthook(*sys.exc_info())
+            print(without_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
             print("normorder: this is a fault of normorder, not of yours", file=sys.stderr)
             sys.exit(OURS)
 

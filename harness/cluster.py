@@ -9,16 +9,21 @@ import contextlib
 import io
 import logging
 import os
+import secrets
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # what its raylet says of lost workers: we do
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# What Ray starts here listens on loopback alone, as on macOS; else on every interface. One that it joins stays as it is.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
@@ -46,10 +51,11 @@ class ClusterError(WrongUse):
 
 
 @contextmanager
-def cluster(address: str | None = None):
+def cluster(address: str | None = None, scratch: Path | None = None):
     """Connect to the Ray cluster at `address`, or start one on this machine.
 
-    Nodes of a cluster elsewhere get this program's code as it is on the disk, new and changed files included.
+    Nodes of a cluster elsewhere get this program's code as it is on the disk, new and changed files included. One that is
+    started here has its sockets, logs and token in `scratch`, a folder that only this user can enter.
     """
     # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -57,18 +63,35 @@ def cluster(address: str | None = None):
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as Ray does itself for other addresses
     started_here = not ray.is_initialized()
     if started_here:
-        how = _elsewhere() if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
+            how = _elsewhere() if address else _here(scratch)
             with warnings.catch_warnings(action="ignore"):  # the error says the same
                 # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
                 ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
         yield
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _here(scratch: Path | None) -> dict[str, object]:
+    """Ray lets everybody write to its folder, whose sockets and code others could exchange, and its token lies where others
+    may read it: so both go into a folder of this user's own. Where RAY_TMPDIR is set, they stay there.
+    """
+    how: dict[str, object] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    if kept := os.environ.get("RAY_TMPDIR"):
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="normorder-", dir=kept))
+    if scratch:
+        token = scratch / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+        how["_temp_dir"] = str(scratch / "ray")
+    return how
 
 
 def _elsewhere() -> dict[str, object]:

@@ -19,7 +19,7 @@ def drive(study: Study, address: str | None, mode: str | None, limit_s: float, s
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
     check_trainable({run.cell for run in study.plan.missing}, study.data)
     made_by = provenance()
-    with cluster.cluster(address):
+    with cluster.cluster(address, scratch):
         if address and address.startswith("ray://"):
             return cluster.run_there(_from_outside, study, mode, limit_s, made_by)
         return _on_cluster(study, bool(address), mode, limit_s, made_by, scratch)

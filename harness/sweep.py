@@ -24,6 +24,7 @@ import pyarrow as pa
 import ray
 import torch
 from ray import tune
+from ray.tune.execution import class_cache
 
 from grids import Cell, Resources
 from harness.apart import Lost
@@ -37,6 +38,9 @@ from harness.placement import GpuMemory, Node, slots
 from harness.plan import Trial, work
 from harness.trial import failed_tables, halves, run_within_memory
 from results import Store, StoreError
+
+# Tune sends credentials along with each trial, and Ray writes them to its logs on every node. Workers have their own.
+class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 TRIALS_A_FIT = 4000  # 13 ms and 24 KB of the driver each; more were not measured
 RETRIES = 2  # of a trial whose worker was lost

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from grids import Cell
-from harness import memory
+from harness import graphs, memory
 from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
@@ -26,6 +26,7 @@ from harness.stacking import stack
 from harness.step import NotCompiled
 from harness.training import Training, train
 from results import METRICS, table
+from results.secrets import without_secrets
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -93,6 +94,8 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
     taken = memory.taken(device)
     try:
         try:
+            if trial.mode == COMPILED:
+                graphs.guard()
             training = train(trial.cell, trial.seeds, data, device, trial.mode)
         except NotCompiled as error:
             not_compiled, trial = str(error), replace(trial, mode=EAGER)
@@ -136,8 +139,8 @@ def _tables(
 def failed_tables(
     trial: Trial, data: Data, provenance: Mapping[str, str], error: str, started_at: datetime, device: str = "cpu"
 ) -> dict[str, pa.Table]:
-    """Rows that record an attempt without result."""
-    error = error.encode("utf-8", "backslashreplace").decode()  # Arrow refuses half a surrogate
+    """Rows that record an attempt without result, and nothing secret that the error may tell."""
+    error = without_secrets(error).encode("utf-8", "backslashreplace").decode()  # Arrow refuses half a surrogate
     columns = dict.fromkeys((*METRICS, "epochs_run", "best_epoch", "wall_s", "memory_bytes", "parameters"))
     return {
         "runs": table(

@@ -4,6 +4,8 @@ A section is a title in SECTIONS, a block in page.html and what `build` hands to
 tables as columns and rows.
 """
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +83,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     arm_of = {order: arm for arm, order in grid.analysis.arms.items()}
     runs = results.runs.assign(arm=results.runs["order"].map(arm_of))
     album = Album(folder / "figures")
-    page = folder / "index.html"
+    page, script = folder / "index.html", Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     with export.writing(folder):
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
@@ -89,6 +91,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
         shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
+        shown |= {"script": script, "script_hash": _hash(script)}
         page.write_text(_template().render(shown), encoding="utf-8")
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
@@ -216,6 +219,11 @@ def _training(results: Results, runs: pd.DataFrame, read: Curves, varying: Seque
             title = f"validation {value} while training"
             found.append(album.add(figure, f"curves-{value}", title, about))
     return found
+
+
+def _hash(script: str) -> str:
+    """By which a browser knows the one script that it may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _template() -> jinja2.Template:

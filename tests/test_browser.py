@@ -6,6 +6,7 @@ port and no driver is needed.
 
 import base64
 import contextlib
+import html
 import io
 import json
 import os
@@ -18,6 +19,8 @@ import time
 
 import matplotlib.image
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from simulated import exactly, fill, planted, read_grid, run
 
@@ -329,3 +332,93 @@ def test_without_javascript_every_row_shows(browser, report):
         assert (len(rows), len(controls)) == (60, 0)
     finally:
         browser.ask("Emulation.setScriptExecutionDisabled", value=False)
+
+
+STRIKE = "window.struck=1;alert(1)"
+HOSTILE = (
+    f"</script><script>{STRIKE}</script>", f'"><img src=x onerror="{STRIKE}">', f"javascript:{STRIKE}",
+    f"<svg onload={STRIKE}>", f"' onmouseover='{STRIKE}", f"]]>--><iframe srcdoc='<script>{STRIKE}</script>'>",
+    "{{ 7*7 }}{% raw %}",
+)  # fmt: skip
+CLAIM = """[[claim]]
+id = {0}
+source = {0}
+statement = {0}
+first = {{ order = "weight-act-bn" }}
+second = {{ order = "weight-bn-act" }}
+metric = "test_accuracy"
+expected = "greater"
+"""
+
+
+def hostile_study(folder, text):
+    """A grid, store and claims in which all that is free to be chosen is this text."""
+    arm = text.replace(" - ", "-")
+    grid = folder / f"{text.replace('/', '|')}.toml"
+    sound = read_grid(folder, seeds=6)
+    arms = f"arms = {{ {json.dumps(arm)} = 'weight-bn-act', b = 'weight-act-bn' }}"
+    lines = [arms if line.startswith("arms") else line for line in sound.text.splitlines()]
+    lines = [f"contrasts = [{json.dumps('b - ' + arm)}]" if line.startswith("contrasts") else line for line in lines]
+    grid.write_text("\n".join([f"# {text}", *lines]))
+    runs = planted(sound, {"relu": exactly(6, 0.05, 0.01)})
+    runs[0] = run(runs[0]["cell"], 0, "failed")
+    runs[-1] = run(runs[-1]["cell"], 5, "diverged")
+    store = fill(Store(folder / "store"), runs, trial=lambda row: f"{row['cell'].cell_id}{row['seed']}")
+    free = ("error", "engine", "code", "data", "commit", "versions", "host", "device", "trial")
+    for i, path in enumerate(store.files("runs")):
+        rows = pq.read_table(path)
+        for name in free:
+            at = rows.schema.get_field_index(name)
+            words = text if name in ("error", "code", "data") else f"{text} {i % 3}"
+            rows = rows.set_column(at, rows.schema.field(at), pa.array([words] * len(rows), pa.string()))
+        pq.write_table(rows, path)
+        if i == 2:  # a second result of the same run: a conflict
+            at = rows.schema.get_field_index("test_accuracy")
+            other = rows.set_column(at, rows.schema.field(at), pa.array([0.1] * len(rows), rows.schema.field(at).type))
+            pq.write_table(other, path.with_name("other.parquet"))
+    (folder / "claims.toml").write_text(CLAIM.format(json.dumps(text)))
+    return grid, store
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_that_a_study_says_is_run_by_the_page(browser, tmp_path, told, monkeypatch, text):
+    grid, store = hostile_study(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = told("report", grid, "--store", store.path, "--claims", "claims.toml")
+    assert (code, errors) == (0, "")
+    built = tmp_path / "reports" / "build" / grid.stem / "index.html"
+    assert text in html.unescape(built.read_text())
+    browser.open(built)
+    browser.evaluate("new Promise(done => setTimeout(done, 200))")
+    assert browser.evaluate("window.struck") is None
+    assert browser.said("Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Log.entryAdded") == []
+    assert browser.evaluate("document.querySelectorAll('script').length") == 1
+    assert browser.evaluate("document.querySelectorAll('img, iframe, object, embed, link, base, form').length") == 0
+    handlers = "[...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames()).filter(n => n.startsWith('on'))"
+    assert browser.evaluate(handlers) == []
+    assert browser.evaluate("[...document.links].filter(a => a.protocol !== 'file:').length") == 0
+    for figure in sorted((built.parent / "figures").glob("*.svg")):
+        browser.open(figure)
+        assert browser.evaluate("window.struck") is None
+        assert browser.evaluate("document.querySelectorAll('script, foreignObject, iframe, a').length") == 0
+
+
+def test_what_a_study_says_names_no_file_outside_its_report(tmp_path, told, monkeypatch):
+    grid, store = hostile_study(tmp_path, "../../../struck")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    told("report", grid, "--store", store.path, "--claims", "claims.toml")
+    report = tmp_path / "reports" / "build" / grid.stem
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert report / "index.html" in made
+    assert [path for path in made if not path.is_relative_to(report)] == []
+    assert not list(tmp_path.parent.glob("struck*"))
+
+
+def test_a_script_that_is_not_the_pages_own_would_not_be_run(browser, report, tmp_path):
+    page_text = report.read_text()
+    for script in (f"<script>{STRIKE}</script>", f'<img src=x onerror="{STRIKE}">'):
+        (tmp_path / "index.html").write_text(page_text.replace("<main>", f"<main>{script}"))
+        browser.open(tmp_path / "index.html")
+        assert browser.evaluate("window.struck") is None
+        assert browser.said("Log.entryAdded")

@@ -175,3 +175,12 @@ def test_a_place_that_cannot_be_written_is_named(study, tmp_path):
     (tmp_path / "folder" / "comparisons.csv").mkdir(parents=True)
     with pytest.raises(ReportError, match=r"comparisons.csv: cannot be written: Is a directory"):
         export.export(*study, "csv", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+def test_words_that_a_spreadsheet_would_compute_are_words_in_csv(tmp_path, begin):
+    frame = pd.DataFrame({"host": [f"{begin}cmd|'/C calc'!A0", f"a{begin}b", None], "loss": [-1.5, 0.25, 1e-300]})
+    export.write_csv(frame, tmp_path / "a.csv")
+    again = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert again["host"].tolist() == [f"'{begin}cmd|'/C calc'!A0", f"a{begin}b", ""]
+    assert again["loss"].tolist() == frame["loss"].tolist()

@@ -1,0 +1,21 @@
+"""What no row, log or message may hold: secrets of the environment, and passwords in addresses."""
+
+import os
+import re
+
+# Names of variables that hold secrets, and ends of names of those that say where one lies.
+NAMES = re.compile("SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY")
+PLACES = ("_FILE", "_PATH", "_DIR")
+SHORTEST = 8  # characters: a "1" or "true" is no secret, and would be taken out everywhere
+# A Path has one slash where an address has two; a secret of AWS may have slashes.
+IN_ADDRESS = re.compile(r"(:/{1,2})([^/\s@]+|[^/\s:@]+:[^\s@]+)@")
+HIDDEN = "…"
+
+
+def without_secrets(text: str) -> str:
+    """The text without values of variables that are named like secrets, and without user and password of addresses."""
+    for name, value in os.environ.items():
+        if NAMES.search(name.upper()) and not name.upper().endswith(PLACES) and len(value) >= SHORTEST:
+            for form in (value, repr(value)[1:-1]):  # as in the repr of an environment
+                text = text.replace(form, HIDDEN)
+    return IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
