@@ -10,6 +10,8 @@ import io
 import logging
 import os
 import secrets
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -43,6 +45,7 @@ WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
 HEAD = "node:__internal_head__"  # the resource by which Ray marks it
 SOME = 0.001  # of a resource of which Ray gives each node 1, as a mark
 PRINT_EVERY_S = 0.5
+ASK_S = 15.0  # for an answer of a cluster, which takes 0.6 s here
 NODE_S = 120.0  # for a node to show what it can
 
 
@@ -59,8 +62,8 @@ def cluster(address: str | None = None, scratch: Path | None = None):
     """
     # It would tell of its tokens, of result files that it was asked not to write, of a lost worker in thirty lines.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if address and address.startswith("ray://"):
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as Ray does itself for other addresses
+    if address:
+        _use_token_where_wanted(address)
     started_here = not ray.is_initialized()
     if started_here:
         try:
@@ -97,6 +100,34 @@ def _here(scratch: Path | None) -> dict[str, object]:
 def _elsewhere() -> dict[str, object]:
     modules = [str(HERE.parent / room) for room in ROOMS]
     return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "__pycache__/"]}}
+
+
+def _use_token_where_wanted(address: str) -> None:
+    """By itself Ray takes this user's token for `auto` alone, and also where the nodes of a cluster have none and then could
+    not answer.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    wanted = _wants_token(address)
+    if address.startswith("ray://") or wanted:
+        found = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        if wanted and not found:
+            raise ClusterError(f"{address}: wants a token, in RAY_AUTH_TOKEN or in ~/.ray/auth_token")
+    else:
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+
+
+def _wants_token(address: str) -> bool:
+    """Whether a cluster refuses who has none; False where there is none, or where only the use of it can tell."""
+    if address.startswith("ray://"):
+        return False
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    without = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    try:
+        told = subprocess.run(ask, env=without, capture_output=True, text=True, timeout=ASK_S, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return "InvalidAuthToken" in told.stderr
 
 
 def run_there(function: Callable, *arguments: Any) -> Any:

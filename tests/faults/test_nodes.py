@@ -136,7 +136,9 @@ def ray_start(*options, before=(), **environment):
     """A node that is started by a command of its own, behind the words `before`."""
     start = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", *options]
     start += ["--num-cpus=1", "--object-store-memory=200000000", "--disable-usage-stats", "--block"]
-    how = {"env": {**os.environ, **environment}, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    # A variable that this program sets for Ray of its own: with it, a node joins no other.
+    env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", **environment}
+    how = {"env": env, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(start, **how) as process:
         try:
             assert any("Ray runtime started" in line for line in process.stdout)
@@ -205,3 +207,25 @@ def test_what_is_wrong_on_a_cluster_is_told_outside_in_a_line(tmp_path, outside)
     code, out = swept(grid, tmp_path / "store", "--address", outside)
     assert code == 2
     assert out.splitlines()[-1] == "normorder: a trial asks for 1 CPU and 2 GPU, the nodes have 1 CPU"
+
+
+def test_the_token_of_this_user_is_used_with_a_cluster_that_wants_one(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text(64 * "a")
+    grid, address = write_grid(tmp_path / "g.toml", seeds=1), f"127.0.0.1:{free_port()}"
+    with ray_start(
+        "--head",
+        f"--port={address[10:]}",
+        "--include-dashboard=false",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=token,
+    ):
+        monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+        code, out = swept(grid, tmp_path / "store", "--address", address)
+        assert code == 2
+        wanted = f"normorder: {address}: wants a token, in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+        assert out.splitlines()[-1] == wanted
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        code, out = swept(grid, tmp_path / "store", "--address", address)
+    assert code == 0, out
+    assert len(Store(tmp_path / "store").finished()) == 2

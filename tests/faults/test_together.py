@@ -1,5 +1,6 @@
 """Sweeps that share a store: at the same time, of other grids, and over a dying one. Clocks decide nothing."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -96,7 +97,7 @@ def test_clocks_that_differ_by_hours_change_nothing_that_a_store_says(tmp_path, 
     grid, calm = undisturbed
     store = Store(shutil.copytree(calm, tmp_path / "store"))
     before = measured(store.path)
-    for hours, path in zip((-5, 7), store.files("runs"), strict=True):
+    for hours, path in zip(itertools.cycle((-5, 7)), store.files("runs"), strict=False):
         rows = pq.read_table(path)
         column = rows.schema.get_field_index("started_at")
         shifted = [each + timedelta(hours=hours) for each in rows["started_at"].to_pylist()]
