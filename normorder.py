@@ -8,6 +8,7 @@ $ normorder report grids/smoke.toml
 import contextlib
 import errno
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
 from results.schema import MEASURED
-from results.secrets import without_secrets
+from results.secrets import in_address, without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
@@ -45,6 +46,7 @@ DEFAULT_GRID = Path("grids/default.toml")
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
 LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's sockets below have 87 more, of 103 on macOS
+ADDRESS = re.compile(r"auto|(ray://)?([^\s/@:\[\]]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
 GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
@@ -140,8 +142,8 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    if address and "@" in address:  # which is not repeated, since it may be a secret
-        raise WrongUse("--address: must be host:port or auto, and nothing more")
+    if address is not None and not ADDRESS.fullmatch(address):  # it is not repeated, since it may hold a secret
+        raise WrongUse("--address: must be auto, host:port or ray://host:port, and nothing more")
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     planned = len(study.plan.missing)
     if not planned:
@@ -367,6 +369,8 @@ def main() -> None:
     plain_output()
     with interruptible():
         try:
+            if any(map(in_address, sys.argv[1:])):  # typer would repeat an argument that it does not expect
+                raise WrongUse("an argument has user or password in an address: they belong into the environment")
             app()
         except (KeyboardInterrupt, SystemExit) as end:
             if (

@@ -186,13 +186,22 @@ class Seeds(BaseModel):
         return *range(TUNING_FROM, TUNING_FROM + self.tuning), *range(self.count)
 
 
+LEAST = 0.0001  # of a core or GPU: Ray counts in these
+
+
+def _whole_or_a_part(gpus: float) -> float:
+    if (gpus > 1 and gpus != int(gpus)) or 0 < gpus < LEAST:
+        raise ValueError(f"must be 0, a part of one from {LEAST} on, or whole GPUs")
+    return gpus
+
+
 class Resources(BaseModel):
     """What a trial asks of a node of a cluster. No part of any identity: it decides where a run is trained, not what."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpus: Annotated[Real, Field(gt=0, le=1000)] = Field(1.0, description="cores; a trial has one thread")
-    gpus: Annotated[Real, Field(ge=0, le=1000)] | None = Field(
+    cpus: Annotated[Real, Field(ge=LEAST, le=1000)] = Field(1.0, description="cores; a trial has one thread")
+    gpus: Annotated[Real, Field(ge=0, le=1000), AfterValidator(_whole_or_a_part)] | None = Field(
         None,
         description="GPUs; a part of one, as in 0.25, shares it among trials; by default what measured memory allows, "
         "where nodes have GPUs that torch can use",

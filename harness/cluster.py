@@ -6,6 +6,7 @@ Beside sweep.py the only file that imports ray.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -34,7 +35,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from grids import Resources, WrongUse
 from harness import HERE
 from harness.apart import Lost
-from harness.placement import Node, unmet
+from harness.placement import Node, slots, unmet
 from harness.provenance import versions
 from results import Store, StoreError
 
@@ -45,7 +46,7 @@ WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
 HEAD = "node:__internal_head__"  # the resource by which Ray marks it
 SOME = 0.001  # of a resource of which Ray gives each node 1, as a mark
 PRINT_EVERY_S = 0.5
-ASK_S = 15.0  # for an answer of a cluster, which takes 0.6 s here
+ASK_S = 30.0  # for a cluster to answer, which takes 0.6 s here
 NODE_S = 120.0  # for a node to show what it can
 
 
@@ -75,6 +76,10 @@ def cluster(address: str | None = None, scratch: Path | None = None):
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
         yield
+    except ray.exceptions.RayTaskError:
+        raise  # an error of what ran there
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise Lost(f"the Ray cluster was lost: {str(error).strip().splitlines()[0]}") from error
     finally:
         if started_here:
             ray.shutdown()
@@ -86,7 +91,7 @@ def _here(scratch: Path | None) -> dict[str, object]:
     """
     how: dict[str, object] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     if kept := os.environ.get("RAY_TMPDIR"):
-        Path(kept).mkdir(parents=True, exist_ok=True)
+        Path(kept).mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="normorder-", dir=kept))
     if scratch:
         token = scratch / "token"
@@ -118,7 +123,10 @@ def _use_token_where_wanted(address: str) -> None:
 
 
 def _wants_token(address: str) -> bool:
-    """Whether a cluster refuses who has none; False where there is none, or where only the use of it can tell."""
+    """Whether a cluster refuses who has none; False where only its use can tell.
+
+    ClusterError where it does not answer, since Ray itself would try for a quarter of an hour.
+    """
     if address.startswith("ray://"):
         return False
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
@@ -126,15 +134,15 @@ def _wants_token(address: str) -> bool:
     try:
         told = subprocess.run(ask, env=without, capture_output=True, text=True, timeout=ASK_S, check=False)
     except subprocess.TimeoutExpired:
-        return False
-    return "InvalidAuthToken" in told.stderr
+        raise ClusterError(f"no Ray cluster at {address}: has not answered for {ASK_S:.0f} s") from None
+    if told.returncode and "InvalidAuthToken" not in told.stderr:
+        why = told.stderr.strip().splitlines()[-1:] or ["it is not well"]
+        raise ClusterError(f"no Ray cluster at {address}: {why[0]}")
+    return told.returncode != 0
 
 
 def run_there(function: Callable, *arguments: Any) -> Any:
-    """What function(*arguments) gives or raises on the head of the cluster; what it prints is printed here meanwhile.
-
-    Lost where the connection is.
-    """
+    """What function(*arguments) gives or raises on the head of the cluster; what it prints is printed here meanwhile."""
     head = {HEAD: SOME}
     printed = ray.remote(num_cpus=0, resources=head)(_Printed).remote()
     task = ray.remote(num_cpus=0, resources=head, max_retries=0)(_printing)
@@ -146,8 +154,6 @@ def run_there(function: Callable, *arguments: Any) -> Any:
         return ray.get(answer)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    except ConnectionError as error:
-        raise Lost(f"the connection to the cluster was lost: {str(error).splitlines()[0]}") from None
 
 
 def _printing(printed: ray.actor.ActorHandle, function: Callable, *arguments: Any) -> Any:
@@ -183,14 +189,13 @@ class _Printed:
 
 def nodes() -> list[Node]:
     """What each node offers."""
-    found = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            has = node["Resources"]
-            kinds = sorted(name for name in has if name.startswith(ACCELERATOR))
-            kind = kinds[0].removeprefix(ACCELERATOR) if kinds else ""
-            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind, has.get("memory", inf)))
-    return found
+    return [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _node(has: Mapping[str, float]) -> Node:
+    kinds = sorted(name for name in has if name.startswith(ACCELERATOR))
+    kind = kinds[0].removeprefix(ACCELERATOR) if kinds else ""
+    return Node(has.get("CPU", 0.0), has.get("GPU", 0.0), kind, has.get("memory", inf))
 
 
 def check_met(found: list[Node], asked: Resources) -> None:
@@ -199,20 +204,24 @@ def check_met(found: list[Node], asked: Resources) -> None:
         raise ClusterError(lack)
 
 
-def check_nodes(store: Store) -> None:
-    """Have each node that may train show that it has this program, the driver's versions and this store.
+def check_nodes(store: Store, mark: str, resources: Resources) -> None:
+    """Have each node that can run a trial show that it can import this program, as the driver does, and use this store.
 
-    ClusterError names each node that cannot, and why. Data sets need no look: nodes get them from the driver.
+    ClusterError names each node that cannot, and why. Data sets need no look: nodes get them from the driver. mark: of the
+    store, as the driver sees it.
     """
-    able = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    task, mark = ray.remote(num_cpus=0, max_retries=0)(_problem), store.mark()
+    able = [node for node in ray.nodes() if node["Alive"] and slots([_node(node["Resources"])], resources)]
+    task = ray.remote(num_cpus=0, max_retries=0)(_problem)
     asked = []
     for node in able:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked.append(task.options(scheduling_strategy=there).remote(str(store.path), mark, versions()))
+    ray.wait(asked, num_returns=len(asked), timeout=NODE_S)
+    problems = [_answered(reference) for reference in asked]
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     found = []
-    for node, reference in zip(able, asked, strict=True):
-        if problem := _answered(reference):
+    for node, problem in zip(able, problems, strict=True):
+        if problem and node["NodeID"] in alive:  # one that has left since needs no mending
             found.append(f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {problem}")
     if found:
         raise ClusterError(f"{len(found)} of {len(able)} nodes cannot train: {'; '.join(found)}")
@@ -220,7 +229,7 @@ def check_nodes(store: Store) -> None:
 
 def _answered(reference: ray.ObjectRef) -> str | None:
     try:
-        return ray.get(reference, timeout=NODE_S)
+        return ray.get(reference, timeout=0)
     except ray.exceptions.GetTimeoutError:
         return f"has not answered for {NODE_S:.0f} s"
     except ray.exceptions.RayError as error:
@@ -230,6 +239,10 @@ def _answered(reference: ray.ObjectRef) -> str | None:
 def _problem(store: str, mark: str, wanted: Mapping[str, str]) -> str | None:
     """On a node: what it lacks, if anything."""
     here = versions()
+    try:
+        importlib.import_module("harness.sweep")  # and torch, and all else that trials need
+    except Exception as error:
+        return f"cannot import what trials need: {type(error).__name__}: {error}"
     other = [name for name in wanted if here.get(name) != wanted[name]]
     if other:
         return ", ".join(f"{name} {here.get(name)} where the driver has {wanted[name]}" for name in other)

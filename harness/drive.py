@@ -18,11 +18,11 @@ from harness.tuning import choose_how, largest, to_measure
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
     check_trainable({run.cell for run in study.plan.missing}, study.data)
-    made_by = provenance()
+    seen = provenance(), study.store.mark()
     with cluster.cluster(address, scratch):
         if address and address.startswith("ray://"):
-            return cluster.run_there(_from_outside, study, mode, limit_s, made_by)
-        return _on_cluster(study, bool(address), mode, limit_s, made_by, scratch)
+            return cluster.run_there(_from_outside, study, mode, limit_s, *seen)
+        return _on_cluster(study, bool(address), mode, limit_s, *seen, scratch)
 
 
 def _from_outside(study: Study, *how: Any) -> dict[str, int]:
@@ -32,14 +32,14 @@ def _from_outside(study: Study, *how: Any) -> dict[str, int]:
 
 
 def _on_cluster(
-    study: Study, check: bool, mode: str | None, limit_s: float, made_by: Mapping[str, str], scratch: Path
+    study: Study, check: bool, mode: str | None, limit_s: float, made_by: Mapping[str, str], mark: str, scratch: Path
 ) -> dict[str, int]:
-    """check: whether nodes must first show that they can train."""
+    """check: whether nodes must first show that they can train. mark: of the store, where the sweep was begun."""
     grid, store, data, plan = study
     nodes, asked = cluster.nodes(), grid.resources
     cluster.check_met(nodes, asked)
     if check:
-        cluster.check_nodes(store)
+        cluster.check_nodes(store, mark, asked)
     gpus = look_at_gpus(nodes, asked)
     kind = "cuda" if gpus else "cpu"
     measured = asked.gpus is None
@@ -64,4 +64,4 @@ def _on_cluster(
         print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
     if mode and (other := sum(how.mode != mode for how in hows.values())):
         print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-    return run_trials(trials, data, shared, store, made_by, scratch, limit_s, asked)
+    return run_trials(trials, data, shared, store, made_by, scratch, limit_s, asked, mark)

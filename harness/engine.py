@@ -108,21 +108,22 @@ def graph(cell: Cell, data: Data, seeds: int) -> tuple:
     return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
 
 
-def choose(pilot: Pilot, room_bytes: float | None = None) -> int:
+def choose(pilot: Pilot) -> int:
     """S with the shortest step for each seed; of those within 5 % of it the largest, which makes fewer trials.
 
-    What the memory holds where that is less. room_bytes: for a trial on the smallest node.
+    What the memory holds where that is less.
     """
-    fits = min(pilot.most_seeds, seeds_in(room_bytes, pilot.bytes_a_seed))
     if not pilot.seconds:
-        return max(1, int(fits))
+        return max(1, pilot.most_seeds)
     best = min(pilot.seconds.values())
-    return max(1, int(min(fits, max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05))))
+    almost = max(seeds for seeds, seconds in pilot.seconds.items() if seconds <= best * 1.05)
+    return max(1, min(pilot.most_seeds, almost))
 
 
 def seeds_in(room_bytes: float | None, bytes_a_seed: int | None) -> float:
     """Seeds that a trial may have in a memory; infinite where either is unknown."""
-    return room_bytes * MEMORY_SHARE // bytes_a_seed if room_bytes and bytes_a_seed else inf
+    known = room_bytes is not None and room_bytes < inf and bytes_a_seed
+    return room_bytes * MEMORY_SHARE // bytes_a_seed if known else inf
 
 
 def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:

@@ -28,7 +28,7 @@ from ray.tune.execution import class_cache
 
 from grids import Cell, Resources
 from harness.apart import Lost
-from harness.cluster import ACCELERATOR, SOME, patiently
+from harness.cluster import ACCELERATOR, SOME, ClusterError, patiently
 from harness.datasets import Data
 from harness.display import Display
 from harness.engine import Pilot, keep_memory
@@ -42,13 +42,14 @@ from results import Store, StoreError
 # Tune sends credentials along with each trial, and Ray writes them to its logs on every node. Workers have their own.
 class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
-TRIALS_A_FIT = 4000  # 13 ms and 24 KB of the driver each; more were not measured
+TRIALS_A_FIT = 4000  # 11 ms and about 40 KB of the driver each; more were not measured
 RETRIES = 2  # of a trial whose worker was lost
 LIMIT_S = 6 * 3600.0  # of a trial, after which it is taken to hang
 A_CORE = Resources()
 LATE_S = 60.0  # at most: after these, one that did not end itself is ended from outside
 LOOK_EVERY_S = 5.0
 PILOT_LIMIT_S = 600.0
+PATIENCE_S = 30.0  # without a word
 
 
 def share(data: Mapping[str, Data]) -> dict[str, ray.ObjectRef]:
@@ -65,14 +66,16 @@ def run_trials(
     scratch: Path,
     limit_s: float = LIMIT_S,
     asked: Resources = A_CORE,
+    mark: str | None = None,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 
     A trial whose worker is lost again and again is divided, since the memory may be too small for its seeds; a single
     seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written;
-    Lost where Ray Tune ended early. scratch: a folder for what Ray Tune writes, which is of no use afterwards.
+    Lost where Ray Tune ended early. scratch: a folder for what Ray Tune writes, which is of no use afterwards. mark: of the
+    store, where others than this process have seen it first.
     """
-    how = {"data": dict(shared), "store": str(store.path), "mark": store.mark()}
+    how = {"data": dict(shared), "store": str(store.path), "mark": mark or store.mark()}
     how |= {"provenance": dict(provenance), "limit_s": limit_s}
     with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
         numbered, retries = list(enumerate(trials)), RETRIES
@@ -113,6 +116,7 @@ def measure_all(
     asked = {
         key: task.remote(cell, shared[cell.dataset], blocks, sharing, limit_s) for key, (cell, blocks) in shapes.items()
     }
+    _await(list(asked.values()))
     pilots = {}
     for key, reference in asked.items():
         with suppress(ray.exceptions.RayError):
@@ -136,15 +140,31 @@ def look_at_gpus(nodes: Iterable[Node], asked: Resources) -> list[GpuMemory]:
     """The memory of a GPU of each kind, as workers tell that have it whole; none where torch cannot use one of them."""
     if asked.gpus == 0:
         return []
-    wanted = asked.model_copy(update={"gpus": max(1.0, asked.gpus or 0.0)})
+    wanted = asked if asked.gpus else asked.model_copy(update={"gpus": 1.0})
     kinds = {node.accelerator for node in nodes if slots([node], wanted)}
-    looks = [ray.remote(**_options(wanted, kind), max_retries=0)(_look).remote() for kind in kinds]
-    found = ray.get(looks)
+    looks = [ray.remote(**_options(wanted, kind), max_retries=0)(_look).remote(wanted.gpus >= 1) for kind in kinds]
+    _await(looks)
+    try:
+        found = ray.get(looks)
+    except ray.exceptions.RayTaskError as error:
+        raise ClusterError(f"a node with a GPU cannot use torch: {error.cause}") from None
     return found if all(found) else []
 
 
-def _look() -> GpuMemory | None:
-    return of_gpu(device()) if device() == "cuda" else None
+def _await(references: list[ray.ObjectRef]) -> None:
+    """Wait for all, with a word where nothing is free for them."""
+    _, late = ray.wait(references, num_returns=len(references), timeout=PATIENCE_S) if references else ([], [])
+    if late:
+        print("waiting for the cluster: what a trial asks for is not free, or pilots take long")
+        ray.wait(references, num_returns=len(references))
+
+
+def _look(whole: bool) -> GpuMemory | None:
+    """whole: nobody else is on this GPU, so that what is not free there is what a process takes."""
+    if device() != "cuda":
+        return None
+    found = of_gpu(device())
+    return found if whole else found._replace(fixed=0)
 
 
 def _options(asked: Resources, kind: str = "") -> dict[str, object]:

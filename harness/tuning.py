@@ -72,7 +72,7 @@ def choose_how(
     needs = bytes_a_seed(plan, data, pilots, device_type)
     block = {}
     for cell in count:
-        most = _block(cell, data[cell.dataset], recalled, pilots, device_type, room_bytes)
+        most = _block(cell, data[cell.dataset], recalled, pilots, device_type)
         block[cell] = max(1, int(min(most, seeds_in(room_bytes, needs.get(cell)))))
     steps, trials, uncached = Counter(), Counter(), defaultdict(set)  # by shape; uncached: graphs not on the disk
     sizes = block_sizes(
@@ -142,9 +142,7 @@ def largest(
     return max(needs[cell] * how.block for cell, how in hows.items()) if needs.keys() >= hows.keys() else None
 
 
-def _block(
-    cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str, room_bytes: float | None
-) -> int:
+def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_type: str) -> int:
     """The most seeds that a trial of `cell` has."""
     key = shape(cell, data)
     if _one_seed(cell, data, device_type):
@@ -152,7 +150,7 @@ def _block(
     if key in recalled:
         return recalled[key]
     if key in pilots:
-        return choose(pilots[key], room_bytes)
+        return choose(pilots[key])
     numbers = cell.width * (prod(data.shape) + cell.depth * cell.width)
     return max(1, min(UNMEASURED, MOST_NUMBERS // numbers))
 

@@ -43,6 +43,9 @@ ARMS = ("none", "before")
 # What is changed in the grid, into what, and the words that its error must have beside the grid's name.
 MISTAKES = {
     "unknown table": ("[seeds]", "[seed]", ("'seed'", "axes, nuisance, recipe, seeds, analysis, resources, exclude")),
+    "a part of more than one GPU": ("[seeds]", "[resources]\ngpus = 1.5\n[seeds]", ("gpus = 1.5", "or whole GPUs")),
+    "a trace of a GPU": ("[seeds]", "[resources]\ngpus = 0.00001\n[seeds]", ("gpus = 1e-05", "from 0.0001 on")),
+    "a trace of a core": ("[seeds]", "[resources]\ncpus = 0.00001\n[seeds]", ("cpus = 1e-05", "0.0001")),
     "unknown axis": ("depth ", "depht ", ("[axes]", "'depht'", *FIELDS)),
     "unknown nuisance": ("[recipe]", "[nuisance]\nrate = [0.1]\n[recipe]", ("[nuisance]", "'rate'", *FIELDS)),
     "unknown recipe field": ("epochs", "epoch", ("[recipe]", "'epoch'", *FIELDS)),

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from harness.engine import (
     marker,
     pays,
     recall,
+    seeds_in,
     shape,
 )
 
@@ -52,11 +54,10 @@ def test_where_no_measured_s_fits_the_memory_it_is_what_the_memory_holds_and_at_
     assert choose(Pilot({}, 0.0, 0)) == 1
 
 
-def test_a_trial_has_no_more_seeds_than_the_smallest_node_holds():
-    pilot = Pilot({8: 1.0, 16: 0.8, 32: 0.7}, 0.1, 99, bytes_a_seed=1000)
-    assert choose(pilot, room_bytes=1e9) == 32
-    assert choose(pilot, room_bytes=20_000 / MEMORY_SHARE) == 20
-    assert choose(pilot, room_bytes=10) == 1
+def test_a_trial_has_no_more_seeds_than_the_memory_holds_where_it_is_known():
+    assert choose(Pilot({8: 1.0, 16: 0.8, 32: 0.7}, 0.1, 20)) == 20
+    assert seeds_in(20_000 / MEMORY_SHARE, 1000) == 20
+    assert [seeds_in(None, 1000), seeds_in(inf, 1000), seeds_in(20_000, None)] == [inf] * 3
 
 
 # What is shared

@@ -46,3 +46,23 @@ def test_words_that_are_no_secrets_stay(monkeypatch, name, value):
 )
 def test_user_and_password_of_an_address_are_taken_out(text, told):
     assert without_secrets(text) == told
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "MYSQL_PWD", "STRIPE_KEY", "HF_AUTH", "SSH_PASSPHRASE", "GOOGLE_CREDENTIALS"]
+)
+def test_many_names_are_those_of_secrets(name, monkeypatch):
+    monkeypatch.setenv(name, "hunter44-and-more")
+    assert without_secrets("it was hunter44-and-more") == "it was …"
+
+
+def test_a_secret_that_begins_another_leaves_nothing_of_it(monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "hunter44")
+    monkeypatch.setenv("B_TOKEN", "hunter44-prod/x")
+    assert without_secrets("hunter44-prod/x hunter44 hunter44-prod%2Fx") == "… … …"
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "RAY_AUTH_MODE", "GIT_AUTHOR_NAME", "SSH_AUTH_SOCK"])
+def test_other_names_are_not(name, monkeypatch):
+    monkeypatch.setenv(name, "disabled-or-a-folder")
+    assert without_secrets("disabled-or-a-folder") == "disabled-or-a-folder"

@@ -12,6 +12,7 @@ import pytest
 import ray
 
 import harness
+import normorder
 from grids import Grid
 from harness import cluster, datasets, sweep
 from harness.engine import MOST_COMPILED
@@ -210,3 +211,27 @@ def test_without_a_compiler_a_sweep_is_eager_and_says_so(tmp_path):
     assert "trained eagerly, not compiled: " in printed
     assert "4 done, 0 diverged, 0 failed" in printed
     assert runs["engine"].str.endswith(", eager").all()
+
+
+def test_an_address_is_auto_or_a_host_with_a_port(told):
+    for address in (
+        "local",
+        "host",
+        "127.0.0.1",
+        "http://host:1",
+        "ray://",
+        "ray://host",
+        "u@host:1",
+        "host:123456",
+        "",
+        " auto",
+    ):
+        code, _, errors = told("sweep", SMOKE, "--address", address)
+        assert (code, errors.startswith("normorder: --address: must be auto, host:port")) == (2, True), address
+    for address in ("auto", "a.b:6379", "10.0.0.1:1", "[::1]:6379", "ray://head:10001"):
+        assert normorder.ADDRESS.fullmatch(address)
+
+
+def test_an_argument_with_a_password_is_not_repeated(told):
+    code, _, errors = told("plan", SMOKE, "s3://key:hunter44@bucket/x")
+    assert (code, "hunter44" in errors) == (2, False)

@@ -163,6 +163,32 @@ def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(
     assert Store(store).files("runs") == []
 
 
+def test_a_node_that_cannot_write_to_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a node with a disk of its own needs the right to mount")
+    store = tmp_path / "store"
+    store.mkdir()
+    nodes = cluster(1)
+    bind = f'mount --bind "{store}" "{store}" && mount -o remount,bind,ro "{store}" && exec "$@"'
+    with ray_start("--address", nodes.address, before=["unshare", "--mount", "sh", "-c", bind, "sh"]):
+        code, out = swept(write_grid(tmp_path / "g.toml"), store, "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "cannot be written" in out.splitlines()[-1]
+
+
+def test_a_node_that_cannot_import_torch_is_named_before_anything_is_trained(tmp_path, cluster):
+    broken = tmp_path / "libraries" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libcudart.so: cannot open shared object file')")
+    nodes = cluster(1)
+    with ray_start("--address", nodes.address, PYTHONPATH=str(broken.parent)):
+        code, out = swept(write_grid(tmp_path / "g.toml"), tmp_path / "store", "--address", nodes.address)
+    assert code == 2
+    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
+    assert "cannot import what trials need: ImportError: libcudart.so" in out.splitlines()[-1]
+
+
 def test_a_node_with_other_versions_is_named_before_anything_is_trained(tmp_path, cluster):
     other = tmp_path / "libraries" / "numpy-1.2.3.dist-info"
     other.mkdir(parents=True)
