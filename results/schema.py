@@ -71,7 +71,8 @@ RUNS = pa.schema(
         _field(
             "memory_bytes",
             pa.int64(),
-            "most memory that the trial took at once, beyond what its worker held before, divided by its seeds",
+            "most memory that the trial took at once, beyond what its worker held before (its first trial loads "
+            "libraries, too), divided by its seeds",
             "bytes",
         ),
         _field("parameters", pa.int64(), "trainable numbers of one seed's network"),
