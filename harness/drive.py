@@ -18,11 +18,11 @@ from harness.tuning import choose_how, largest, to_measure
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
     check_trainable({run.cell for run in study.plan.missing}, study.data)
-    seen = provenance(), study.store.mark()
+    made_by = provenance()
     with cluster.cluster(address, scratch):
         if address and address.startswith("ray://"):
-            return cluster.run_there(_from_outside, study, mode, limit_s, *seen)
-        return _on_cluster(study, bool(address), mode, limit_s, *seen, scratch)
+            return cluster.run_there(_from_outside, study, mode, limit_s, made_by, study.store.mark())
+        return _on_cluster(study, bool(address), mode, limit_s, made_by, None, scratch)
 
 
 def _from_outside(study: Study, *how: Any) -> dict[str, int]:
@@ -32,12 +32,19 @@ def _from_outside(study: Study, *how: Any) -> dict[str, int]:
 
 
 def _on_cluster(
-    study: Study, check: bool, mode: str | None, limit_s: float, made_by: Mapping[str, str], mark: str, scratch: Path
+    study: Study,
+    check: bool,
+    mode: str | None,
+    limit_s: float,
+    made_by: Mapping[str, str],
+    mark: str | None,
+    scratch: Path,
 ) -> dict[str, int]:
-    """check: whether nodes must first show that they can train. mark: of the store, where the sweep was begun."""
+    """check: whether nodes must first show that they can train. mark: of the store, as seen where the sweep was begun."""
     grid, store, data, plan = study
     nodes, asked = cluster.nodes(), grid.resources
     cluster.check_met(nodes, asked)
+    mark = mark or store.mark()
     if check:
         cluster.check_nodes(store, mark, asked)
     gpus = look_at_gpus(nodes, asked)

@@ -147,59 +147,49 @@ def ray_start(*options, before=(), **environment):
             end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
 
 
-def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a node with a disk of its own needs the right to mount")
+def refused(tmp_path, nodes, before=(), **environment):
+    """What a sweep says of the second of two nodes, which is started so. Nothing was trained."""
     store = tmp_path / "store"
     store.mkdir()
-    grid = write_grid(tmp_path / "g.toml")
-    nodes = cluster(1)
-    elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs "{store}" && exec "$@"', "sh"]
-    with ray_start("--address", nodes.address, before=elsewhere):
-        code, out = swept(grid, store, "--address", nodes.address)
+    with ray_start("--address", nodes.address, before=before, **environment):
+        code, out = swept(write_grid(tmp_path / "g.toml"), store, "--address", nodes.address)
     assert code == 2
-    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
-    assert "is not the store that the sweep began with" in out.splitlines()[-1]
     assert Store(store).files("runs") == []
+    told = out.splitlines()[-1]
+    assert told.startswith("normorder: 1 of 2 nodes cannot train: node ")
+    return told
+
+
+def mounting(store, how):
+    """Words before a command that runs with a disk of its own at `store`."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a node with a disk of its own needs the right to mount")
+    return ["unshare", "--mount", "sh", "-c", f'cd / && {how.format(store=store)} && exec "$@"', "sh"]
+
+
+def test_a_node_that_does_not_see_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
+    elsewhere = mounting(tmp_path / "store", 'mount -t tmpfs tmpfs "{store}"')
+    assert "is not the store that the sweep began with" in refused(tmp_path, cluster(1), elsewhere)
 
 
 def test_a_node_that_cannot_write_to_the_store_is_named_before_anything_is_trained(tmp_path, cluster):
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a node with a disk of its own needs the right to mount")
-    store = tmp_path / "store"
-    store.mkdir()
-    nodes = cluster(1)
-    bind = f'mount --bind "{store}" "{store}" && mount -o remount,bind,ro "{store}" && exec "$@"'
-    with ray_start("--address", nodes.address, before=["unshare", "--mount", "sh", "-c", bind, "sh"]):
-        code, out = swept(write_grid(tmp_path / "g.toml"), store, "--address", nodes.address)
-    assert code == 2
-    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
-    assert "cannot be written" in out.splitlines()[-1]
+    only_read = mounting(tmp_path / "store", 'mount --bind "{store}" "{store}" && mount -o remount,bind,ro "{store}"')
+    assert "cannot be written" in refused(tmp_path, cluster(1), only_read)
 
 
 def test_a_node_that_cannot_import_torch_is_named_before_anything_is_trained(tmp_path, cluster):
     broken = tmp_path / "libraries" / "torch"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('libcudart.so: cannot open shared object file')")
-    nodes = cluster(1)
-    with ray_start("--address", nodes.address, PYTHONPATH=str(broken.parent)):
-        code, out = swept(write_grid(tmp_path / "g.toml"), tmp_path / "store", "--address", nodes.address)
-    assert code == 2
-    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
-    assert "cannot import what trials need: ImportError: libcudart.so" in out.splitlines()[-1]
+    told = refused(tmp_path, cluster(1), PYTHONPATH=str(broken.parent))
+    assert "cannot import what trials need: ImportError: libcudart.so" in told
 
 
 def test_a_node_with_other_versions_is_named_before_anything_is_trained(tmp_path, cluster):
     other = tmp_path / "libraries" / "numpy-1.2.3.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.2.3\n")
-    grid = write_grid(tmp_path / "g.toml")
-    nodes = cluster(1)
-    with ray_start("--address", nodes.address, PYTHONPATH=str(other.parent)):
-        code, out = swept(grid, tmp_path / "store", "--address", nodes.address)
-    assert code == 2
-    assert "1 of 2 nodes cannot train: node " in out.splitlines()[-1]
-    assert "numpy 1.2.3 where the driver has" in out.splitlines()[-1]
+    assert "numpy 1.2.3 where the driver has" in refused(tmp_path, cluster(1), PYTHONPATH=str(other.parent))
 
 
 def free_port():
