@@ -76,8 +76,8 @@ def cluster(address: str | None = None, scratch: Path | None = None):
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
         yield
-    except ray.exceptions.RayTaskError:
-        raise  # an error of what ran there
+    except (ray.exceptions.RayTaskError, BrokenPipeError):
+        raise  # an error of what ran there; or nobody reads what is printed
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise Lost(f"the Ray cluster was lost: {str(error).strip().splitlines()[0]}") from error
     finally:
