@@ -35,7 +35,7 @@ from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
 from results.schema import MEASURED
-from results.secrets import in_address, without_secrets
+from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
@@ -369,8 +369,6 @@ def main() -> None:
     plain_output()
     with interruptible():
         try:
-            if any(map(in_address, sys.argv[1:])):  # typer would repeat an argument that it does not expect
-                raise WrongUse("an argument has user or password in an address: they belong into the environment")
             app()
         except (KeyboardInterrupt, SystemExit) as end:
             if (

@@ -27,10 +27,5 @@ def without_secrets(text: str) -> str:
     return IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
 
 
-def in_address(text: str) -> bool:
-    """Whether a text has an address with a user's name or password."""
-    return IN_ADDRESS.search(text) is not None
-
-
 def _tells_a_place(name: str) -> bool:
     return name.upper().endswith(PLACES)

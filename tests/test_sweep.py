@@ -230,8 +230,3 @@ def test_an_address_is_auto_or_a_host_with_a_port(told):
         assert (code, errors.startswith("normorder: --address: must be auto, host:port")) == (2, True), address
     for address in ("auto", "a.b:6379", "10.0.0.1:1", "[::1]:6379", "ray://head:10001"):
         assert normorder.ADDRESS.fullmatch(address)
-
-
-def test_an_argument_with_a_password_is_not_repeated(told):
-    code, _, errors = told("plan", SMOKE, "s3://key:hunter44@bucket/x")
-    assert (code, "hunter44" in errors) == (2, False)
