@@ -58,21 +58,13 @@ def _most_ever() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _held() -> int:
-    """Without what is shared: data sets lie in Ray's object store, and count here once they are read."""
+def _own(name: str) -> int:
+    """VmRSS or VmHWM without what is shared: data sets lie in Ray's object store, and count here once they are read."""
     try:
-        found = _status("VmRSS", "RssShmem")
+        found = _status(name, "RssShmem")
     except OSError:
         return _most_ever()
-    return found["VmRSS"] - found["RssShmem"]
-
-
-def _peak() -> int:
-    try:
-        found = _status("VmHWM", "RssShmem")
-    except OSError:
-        return _most_ever()
-    return found["VmHWM"] - found["RssShmem"]
+    return found[name] - found["RssShmem"]
 
 
 def _restart() -> None:
@@ -96,9 +88,9 @@ PROBES = {
     "cpu": Probe(
         free=lambda _: _pages("SC_AVPHYS_PAGES"),
         total=lambda _: _pages("SC_PHYS_PAGES"),
-        held=lambda _: _held(),
+        held=lambda _: _own("VmRSS"),
         restart=lambda _: _restart(),
-        peak=lambda _: _peak(),
+        peak=lambda _: _own("VmHWM"),
     ),
     "cuda": Probe(
         free=lambda device: torch.cuda.mem_get_info(device)[0],

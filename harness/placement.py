@@ -1,14 +1,14 @@
 """Where trials may run: how many at once, and on which kind of accelerator. No Ray here."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
 from grids import Cell, Resources
 from harness.engine import MEMORY_SHARE
 
-MOST_ON_A_GPU = 4  # trials; more of them wait for one another
+MOST_ON_A_GPU = 4  # trials, whatever its memory; a guess, since nothing was measured on a GPU
 
 
 class Node(NamedTuple):
@@ -48,17 +48,14 @@ def sharing(nodes: Iterable[Node], asked: Resources) -> int:
     return max(_slots(node, asked) for node in nodes)
 
 
-def room_bytes(nodes: Iterable[Node], asked: Resources, gpus: Iterable[GpuMemory]) -> float:
+def room_bytes(nodes: Iterable[Node], asked: Resources, gpus: Collection[GpuMemory]) -> float:
     """Memory of a trial where it has the least. gpus: one of each kind; none where trials have no GPU that counts."""
-    nodes = list(nodes)
-    if asked.gpus and gpus:
-        return min(gpu.total * min(1.0, asked.gpus) - gpu.fixed for gpu in gpus)
     if asked.gpus:
-        return inf
+        return min((gpu.total * min(1.0, asked.gpus) - gpu.fixed for gpu in gpus), default=inf)
     return min(node.memory_bytes / count for node in nodes if (count := _slots(node, asked)))
 
 
-def part_of_gpu(need_bytes: float | None, gpus: Iterable[GpuMemory]) -> float:
+def part_of_gpu(need_bytes: float | None, gpus: Collection[GpuMemory]) -> float:
     """GPUs for each trial: a part, 1 / n, where n trials find room on the smallest one; a whole one where that is unknown.
 
     need_bytes: of the largest trial.
