@@ -69,7 +69,10 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self.object_store_bytes = object_store_bytes
+        # Ray would refuse objects that memory has no room for where the disk is 95 % full, of whatever.
+        full = {"local_fs_capacity_threshold": 1.0}
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": object_store_bytes}
+        head |= {"_system_config": full}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = []
         for _ in range(count):
