@@ -26,7 +26,8 @@ from pydantic import (
 )
 
 DEFAULT_METRICS = ("test_accuracy", "test_loss")
-TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis", "resources")
+TABLES = ("axes", "nuisance", "recipe", "seeds", "analysis", "resources", "probes")
+NONE = "none"
 FEWEST_TUNING = 5  # seeds that choose among values; also how many do where a grid does not say
 TUNING_FROM = 10_000  # their range, which no count of seeds may reach beside them: what chose is never compared
 
@@ -49,6 +50,9 @@ LARGEST = 1_000_000  # of whole numbers and of parameters of activations
 Integer = Annotated[int, BeforeValidator(_number), Field(le=LARGEST)]
 # −0 + 0 is 0: one number, one id.
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]
+
+
+Boolean = Annotated[bool, Field(strict=True)]
 
 
 def order_error(order: str, norms: tuple[str, ...]) -> str | None:
@@ -87,6 +91,38 @@ class Cell(BaseModel):
     maxout_width: Literal["same", "matched"] = Field(
         "same", description="matched: maxout nets are narrower by sqrt(2), for about equal parameters"
     )
+    affine: Boolean = Field(True, description="whether normalizations have a trained scale and shift")
+    bias: Boolean = Field(
+        True, description="whether weight layers of blocks have a bias; dead where bn follows at once"
+    )
+    bn_momentum: Real = Field(0.1, gt=0, le=1, description="share of a batch in the running averages of bn")
+    bn_eps: Real = Field(1e-5, gt=0, description="what every normalization adds to the variance")
+    groups: Integer = Field(8, ge=1, description="of gn: it has gcd(groups, channels) groups")
+    weight_decay_norm: Boolean = Field(True, description="whether weight decay acts on scale and shift, too")
+    stem_norm: str = Field(NONE, description="normalization after the stem's weight layer, or none")
+    head_norm: str = Field(NONE, description="normalization of what enters the head's linear layer, or none")
+    pool: Literal["after", "before"] = Field(
+        "after",
+        description="max pooling where an architecture pools: at the end of a block, or before its normalization",
+    )
+    after_sum: str = Field(
+        NONE, description="what follows the addition of a residual block, as in bn, act, bn-act or act-bn; or none"
+    )
+    branch_end: Literal["order", "norm", "weight"] = Field(
+        "order",
+        description="what the last layers of a residual branch keep behind their weight: what the order says, no "
+        "activation, or nothing",
+    )
+    init: Literal["he", "xavier", "orthogonal", "lsuv"] = Field("he", description="initial weights")
+    init_gain: Real = Field(
+        1.0, gt=0, description="multiplies the initial weights of blocks, beside the activation's gain"
+    )
+    train_size: Integer = Field(0, ge=0, description="training examples that are used; 0: all")
+    label_noise: Real = Field(0.0, ge=0, lt=1, description="share of training labels that are another class's")
+    shift: Integer = Field(
+        0, ge=0, description="training examples are shifted by up to so many places, anew each epoch"
+    )
+    flip: Boolean = Field(False, description="training images are mirrored at random, where labels allow")
 
     @field_validator("dataset", "architecture")
     @classmethod
@@ -101,6 +137,25 @@ class Cell(BaseModel):
     def _grammar(cls, value: str, info: ValidationInfo) -> str:
         if info.context and (error := order_error(value, tuple(info.context["norm"]))):
             raise ValueError(error)
+        return value
+
+    @field_validator("stem_norm", "head_norm")
+    @classmethod
+    def _norm(cls, value: str, info: ValidationInfo) -> str:
+        if info.context and value not in (NONE, *info.context["norm"]):
+            raise ValueError(f"there are {', '.join((NONE, *info.context['norm']))}")
+        return value
+
+    @field_validator("after_sum")
+    @classmethod
+    def _after_sum(cls, value: str, info: ValidationInfo) -> str:
+        if not info.context or value == NONE:
+            return value
+        names, norms = value.split("-"), info.context["norm"]
+        if not {"act", *norms}.issuperset(names) or names.count("act") > 1 or len(names) - names.count("act") > 1:
+            raise ValueError(
+                f"must be {NONE}, or join 'act' and at most one normalization ({', '.join(norms)}) with '-', as in bn-act"
+            )
         return value
 
     @field_validator("activation")
@@ -208,6 +263,21 @@ class Resources(BaseModel):
     )
 
 
+class Probes(BaseModel):
+    """When the inside of networks is measured. No part of any identity: it changes no result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: tuple[Annotated[Integer, Field(ge=0)], ...] | None = Field(
+        None, description="epochs, 0 at initialisation; by default 0 and the last; [] for none"
+    )
+
+    def of(self, cell: Cell) -> tuple[int, ...]:
+        """The epochs in which a run of `cell` is probed."""
+        epochs = (0, cell.epochs) if self.epochs is None else self.epochs
+        return tuple(sorted({epoch for epoch in epochs if epoch <= cell.epochs}))
+
+
 class Primary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -255,6 +325,7 @@ class Grid(BaseModel):
     declared_seeds: int  # what the file says, whatever `seeds` was overridden to
     analysis: Analysis
     resources: Resources = Resources()
+    probes: Probes = Probes()
 
     @classmethod
     def read(cls, path: str | Path, choices: Mapping[str, Any], seeds: int | None = None) -> "Grid":
@@ -336,6 +407,7 @@ class _Reader:
             declared_seeds=declared.count,
             analysis=Analysis(),
             resources=self.model(Resources, "resources", document.get("resources", {})),
+            probes=self.probes(document.get("probes", {}), fields),
         )
         cells = list(grid.cells())
         if not cells:
@@ -430,6 +502,19 @@ class _Reader:
                 f"must be at least {FEWEST_TUNING}, since these seeds choose among the values of {', '.join(searched)}",
             )
         return declared
+
+    def probes(self, values: dict[str, Any], fields: dict[str, dict[str, tuple[Any, ...]]]) -> Probes:
+        probes = self.model(Probes, "probes", values)
+        epochs = max(
+            next(
+                (table["epochs"] for table in fields.values() if "epochs" in table),
+                (Cell.model_fields["epochs"].default,),
+            )
+        )
+        for epoch in probes.epochs or ():
+            if epoch > epochs:
+                raise self.fail(f"[probes] epochs = {epoch}", f"must be at most {epochs}, the epochs of the grid")
+        return probes
 
     def check_search(self, cells: list[Cell], searched: tuple[str, ...]) -> None:
         """Every arm of a cell must have the same values to choose among, on the same examples."""

@@ -8,7 +8,7 @@ from typing import Any
 from harness.initialisation import ACTIVATIONS
 
 HERE = Path(__file__).parent
-NORMS = ("bn",)
+NORMS = ("bn", "ln", "gn", "in", "rms")
 
 
 def names(folder: str) -> tuple[str, ...]:

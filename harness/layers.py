@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from grids import Cell
+from grids import NONE, Cell
+from harness import NORMS
 from harness.initialisation import gain, parse
 
 MAXOUT_MAPS = 2  # k, the linear maps of which maxout takes the maximum
@@ -336,11 +337,28 @@ def flow(cell: Cell, channels: int) -> int:
     return channels * maps(cell) if names.index("act") < names.index("weight") else channels
 
 
-def block(cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1) -> Block:
-    """The block that `cell.order` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), B, *space / stride)."""
+def normalization(cell: Cell, name: str, channels: int, space: int) -> Layer:
+    """The layer that an order, a stem or a head names, for activations with so many dimensions of space."""
+    match name:
+        case "bn":
+            return BatchNorm(channels, space, cell.bn_momentum, cell.bn_eps)
+    raise AssertionError(f"no normalization {name}")
+
+
+def block(
+    cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1, pool: bool = False
+) -> Block:
+    """The block that `cell.order` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), B, *space / stride).
+
+    pool: it halves the space by max pooling, at its end or, as `cell.pool` says, right before its normalization.
+    """
     name, parameter = parse(cell.activation)
+    names = cell.order.split("-")
+    if pool:
+        early = [i for i, each in enumerate(names) if each in NORMS] if cell.pool == "before" else []
+        names.insert(early[0] if early else len(names), "pool")
     layers, c = OrderedDict(), flow(cell, c_in)
-    for layer in cell.order.split("-"):
+    for layer in names:
         match layer:
             case "weight":
                 layers[layer] = Weight(c, c_out * maps(cell), kernel, stride, gain(cell.activation))
@@ -348,8 +366,42 @@ def block(cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), strid
             case "act":
                 layers[layer] = MAKE_ACTIVATION[name](parameter)
                 c //= maps(cell)
-            case "bn":
-                layers[layer] = BatchNorm(c, space=len(kernel))
             case "drop":
                 layers[layer] = Dropout(cell.dropout)
+            case "pool":
+                layers[layer] = MaxPool(len(kernel))
+            case norm:
+                layers[norm] = normalization(cell, norm, c, len(kernel))
     return Block(layers)
+
+
+def network(
+    cell: Cell,
+    shape: tuple[int, ...],
+    classes: int,
+    blocks: nn.Module,
+    c_out: int | None = None,
+    kernel: tuple[int, ...] = (),
+) -> nn.Sequential:
+    """Stem, blocks, head: what stands at the ends of a net is decided here, for every architecture.
+
+    shape: of an example, (C, *space). c_out: channels of the last block, cell.width where it is not given. kernel: of the
+    stem; without one, space is flattened into channels first, with one the head takes the mean over space. The stem is a
+    weight layer and, as `cell.stem_norm` says, a normalization; the head a linear layer, before which `cell.head_norm` may
+    put one. ValueError for what cannot work.
+    """
+    channels, space = flow(cell, cell.width), len(kernel)
+    last = flow(cell, cell.width if c_out is None else c_out)
+    parts = OrderedDict()
+    if not kernel:
+        parts["flatten"] = Flatten()
+    parts["stem"] = Weight(shape[0] if kernel else prod(shape), channels, kernel)
+    if cell.stem_norm != NONE:
+        parts["stem_norm"] = normalization(cell, cell.stem_norm, channels, space)
+    parts["blocks"] = blocks
+    if kernel:
+        parts["mean"] = MeanSpace()
+    if cell.head_norm != NONE:
+        parts["head_norm"] = normalization(cell, cell.head_norm, last, 0)
+    parts["head"] = Weight(last, classes)
+    return nn.Sequential(parts)

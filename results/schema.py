@@ -38,7 +38,7 @@ def _metrics() -> list[pa.Field]:
     return fields
 
 
-_KINDS = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+_KINDS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
 def _cell_fields() -> list[pa.Field]:
@@ -112,6 +112,61 @@ CURVES = pa.schema(
         _field("lr", pa.float64(), "learning rate of the epoch's first step; train only"),
     ]
 )
+QUANTILES = tuple(q / 100 for q in (0, 0.5, 1, 2.5, *range(5, 100, 5), 97.5, 99, 99.5, 100))
+LAYERS = pa.schema(
+    [
+        RUN_ID,
+        TRIAL,
+        _field("epoch", pa.int64(), "0 = at initialisation, 1 = after the first pass over the training part"),
+        _field("block", pa.int64(), "1 to depth; 0 is the stem, depth + 1 the head"),
+        _field(
+            "site",
+            pa.string(),
+            "input (what the block is given), a layer by its name in the order (its output; where a block has several "
+            "sets of layers, after their path, as in 1.weight), or output (what the block gives)",
+        ),
+        _field("mean", pa.float64(), "of all values of the validation part at this site"),
+        _field("sd", pa.float64(), "standard deviation of all these values"),
+        _field("skewness", pa.float64(), "third standardised moment of all these values; 0 of a normal variable"),
+        _field("kurtosis", pa.float64(), "fourth standardised moment of all these values; 3 of a normal variable"),
+        _field("zeros", pa.float64(), "share of these values that are exactly 0", "share, 0 to 1"),
+        _field("negative", pa.float64(), "share of these values below 0", "share, 0 to 1"),
+        _field("saturated", pa.float64(), "share where the activation hardly has a slope; act only", "share, 0 to 1"),
+        _field(
+            "dead",
+            pa.float64(),
+            "share of the channels (at a place in space: of all) that are saturated for every example; act only",
+            "share, 0 to 1",
+        ),
+        _field(
+            "effective_rank",
+            pa.float64(),
+            "tr(M)² / tr(M²), M the second moments of the channels (after the mean over space), over the validation part",
+        ),
+        _field("mean_cosine", pa.float64(), "mean cosine of the representations of two examples"),
+        _field(
+            "drift", pa.float64(), "mean distance of quantiles to those at the last probed epoch, in its sd; input only"
+        ),
+        _field("gradient_norm", pa.float64(), "L2 norm of the loss's gradient by the weights; weight only"),
+        _field(
+            "update_norm",
+            pa.float64(),
+            "L2 norm of what a step of the optimiser adds, by that of the weights; weight only",
+        ),
+        _field(
+            "gradient_change",
+            pa.float64(),
+            "L2 norm of the change of the gradient by the weights when all layers before are updated, by that of the "
+            "gradient before (Santurkar et al. 2018, arXiv:1805.11604); weight only",
+        ),
+        _field("gradient_cosine", pa.float64(), "cosine of these two gradients; weight only"),
+        _field(
+            "quantiles",
+            pa.list_(pa.float64()),
+            "of all these values, at 0, 0.5, 1, 2.5, 5, 10, …, 95, 97.5, 99, 99.5 and 100 %",
+        ),
+    ]
+)
 EXAMPLES = pa.schema(
     [
         TRIAL,
@@ -122,7 +177,7 @@ EXAMPLES = pa.schema(
         ),
     ]
 )
-SCHEMAS = {"runs": RUNS, "curves": CURVES, "examples": EXAMPLES}
+SCHEMAS = {"runs": RUNS, "curves": CURVES, "layers": LAYERS, "examples": EXAMPLES}
 
 
 def table(name: str, columns: Mapping[str, Any]) -> pa.Table:

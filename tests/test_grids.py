@@ -53,6 +53,23 @@ DEFAULTS = {  # lines may be added, never changed: the ids of stored runs leave 
     "weight_decay": 0.0,
     "dropout": 0.1,
     "maxout_width": "same",
+    "affine": True,
+    "bias": True,
+    "bn_momentum": 0.1,
+    "bn_eps": 1e-5,
+    "groups": 8,
+    "weight_decay_norm": True,
+    "stem_norm": "none",
+    "head_norm": "none",
+    "pool": "after",
+    "after_sum": "none",
+    "branch_end": "order",
+    "init": "he",
+    "init_gain": 1.0,
+    "train_size": 0,
+    "label_noise": 0.0,
+    "shift": 0,
+    "flip": False,
 }
 
 cells = st.builds(
@@ -72,6 +89,10 @@ cells = st.builds(
     weight_decay=st.floats(0, 1),
     dropout=st.floats(0, 0.9),
     maxout_width=st.sampled_from(["same", "matched"]),
+    affine=st.booleans(),
+    init_gain=st.floats(0.01, 10),
+    after_sum=st.sampled_from(["none", "bn-act"]),
+    train_size=st.integers(0, 1000),
 )
 
 

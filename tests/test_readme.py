@@ -79,7 +79,8 @@ def field_table() -> str:
     """The table of cell fields in grids/README.md, from the model."""
     lines = ["| field | default | meaning |", "|---|---|---|"]
     for name, info in Cell.model_fields.items():
-        default = "required" if info.is_required() else f"`{info.default}`"
+        shown = str(info.default).lower() if isinstance(info.default, bool) else info.default  # as TOML has it
+        default = "required" if info.is_required() else f"`{shown}`"
         lines.append(f"| `{name}` | {default} | {info.description} |")
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and, if so, `CONSTANT_WIDTH = True` (every block has
 cell.width channels); it defines `build(cell, shape, classes)`: a torch module of the layers in harness.layers, from
-(S, C, B, *space) to logits (S, classes, B). It has children `stem` and `head`, plain weight layers, and `blocks`;
+(S, C, B, *space) to logits (S, classes, B). `network` puts `stem` and `head` around its `blocks`, and
 everything in `blocks` that has weights comes from `block`. The paths of the parameters are what their draws follow
 from, so a deeper network must keep the paths of a shallower one.
 """

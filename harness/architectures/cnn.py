@@ -4,33 +4,23 @@ Stem, `depth` blocks of 3-wide convolutions, maximum pooling after a third and t
 which the channels double; global average pooling and a linear head.
 """
 
-from collections import OrderedDict
 from math import ceil
 
 from torch import nn
 
-from harness.layers import MaxPool, MeanSpace, Weight, block, flow
+from harness.layers import block, network
 
 CONVOLUTIONS = True
 
 
 def build(cell, shape, classes):
-    channels, *space = shape
+    _, *space = shape
     if not space or min(space) < 4:
         raise ValueError(f"cnn needs a space of at least 4 in each dimension to pool twice; examples have {shape}")
-    kernel, c, blocks = (3,) * len(space), cell.width, OrderedDict()
+    kernel, c, blocks = (3,) * len(space), cell.width, []
     pool_after = {ceil(cell.depth / 3), ceil(2 * cell.depth / 3)}
     for i in range(1, cell.depth + 1):
         wide = c * 2 if i - 1 in pool_after else c
-        blocks[str(i - 1)] = block(cell, c, wide, kernel)
+        blocks.append(block(cell, c, wide, kernel, pool=i in pool_after))
         c = wide
-        if i in pool_after:
-            blocks[f"pool{i}"] = MaxPool(len(space))
-    return nn.Sequential(
-        OrderedDict(
-            stem=Weight(channels, flow(cell, cell.width), kernel),
-            blocks=nn.Sequential(blocks),
-            mean=MeanSpace(),
-            head=Weight(flow(cell, c), classes),
-        )
-    )
+    return network(cell, shape, classes, nn.Sequential(*blocks), c, kernel)
