@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.engine import EVALUATION_BATCH
-from harness.layers import BatchNorm
+from harness.normalizations import BatchNorm
 
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv:1706.04599)
 

@@ -1,9 +1,4 @@
-"""Layers that train S seeds at once, and the block that an order names.
-
-A layer is declared with the shapes of one seed; `stacking.stack` gives every parameter and buffer its leading seed axis.
-Activations are (S, C, B, *space): S seeds, C channels, B batch, *space nothing, (L,) or (H, W). Folding seeds into
-channels is then free and gives torch's kernels their own layout. `solo(s)` of a layer is seed s as torch.nn modules.
-"""
+"""Layers that train S seeds at once in the layout of harness/layout.py, and the block that an order names."""
 
 from collections import OrderedDict
 from math import prod, sqrt
@@ -16,59 +11,10 @@ from torch import nn
 from grids import NONE, Cell
 from harness import NORMS
 from harness.initialisation import gain, parse
+from harness.layout import Layer, channels_last, copied, fold, unfold
+from harness.normalizations import normalization
 
 MAXOUT_MAPS = 2  # k, the linear maps of which maxout takes the maximum
-
-
-def fold(x: torch.Tensor) -> torch.Tensor:
-    """(S, C, B) -> (1, S·C, B); (S, C, B, *space) -> (B, S·C, *space). Views both."""
-    return x.flatten(0, 1)[None] if x.ndim == 3 else x.movedim(2, 0).flatten(1, 2)
-
-
-def unfold(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Undo `fold`; the S of x and its layout tell how."""
-    return y[0].unflatten(0, (len(x), -1)) if x.ndim == 3 else y.unflatten(1, (len(x), -1)).movedim(0, 2)
-
-
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """Images and 2-D kernels (·, C, H, W) with their channels together in memory, which convolutions on a CPU prefer.
-
-    Measured at 28×28, widths 8 to 32, one thread: a training step 1.2 to 1.4 times as fast. Later layers keep it.
-    """
-    if x.ndim != 4:
-        return x
-    x = x.contiguous(memory_format=torch.channels_last)
-    # One channel passes for either format, and the layers after it would get the other one.
-    return x if x.shape[1] > 1 else x.as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))
-
-
-def _copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:
-    """`module` with its tensors overwritten by those of seed s, in their dtype and on their device."""
-    first = next(iter(tensors.values()))
-    module = module.to(device=first.device, dtype=first.dtype)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            getattr(module, name).copy_(value[s])
-    return module
-
-
-class Layer(nn.Module):
-    """What every layer can do: draw its tensors for one seed, and become torch.nn modules for one seed."""
-
-    def draw(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Initial value of parameter or buffer `name`, one seed."""
-        raise AssertionError(f"{type(self).__name__} has no tensors")
-
-    def solo(self, s: int) -> nn.Module:
-        raise AssertionError(f"{type(self).__name__} has no twin")
-
-    def declare(self, name: str, *shape: int, buffer: bool = False) -> None:
-        """A parameter or buffer of one seed, without values until `stack` draws them."""
-        empty = torch.empty(shape, device="meta")
-        if buffer:
-            self.register_buffer(name, empty)
-        else:
-            self.register_parameter(name, nn.Parameter(empty))
 
 
 class Weight(Layer):
@@ -105,54 +51,7 @@ class Weight(Layer):
         else:
             kind = (nn.Conv1d, nn.Conv2d)[len(self.kernel) - 1]
             twin = kind(c_in, c_out, self.kernel, self.stride, tuple(size // 2 for size in self.kernel))
-        return _copied(twin, s, weight=self.weight, bias=self.bias)
-
-
-class BatchNorm(Layer):
-    """Batch normalization (Ioffe and Szegedy 2015) of each channel of each seed, with scale, shift and running averages.
-
-    `momentum` (0.1) and `eps` (1e-5) are torch's defaults; the running variance is the unbiased one. `space` counts the
-    dimensions of *space: only the twin asks.
-    """
-
-    def __init__(self, channels: int, space: int = 0, momentum: float = 0.1, eps: float = 1e-5):
-        super().__init__()
-        self.space, self.momentum, self.eps = space, momentum, eps
-        self.declare("weight", channels)
-        self.declare("bias", channels)
-        self.declare("running_mean", channels, buffer=True)
-        self.declare("running_var", channels, buffer=True)
-
-    def draw(self, name, shape, rng):
-        return np.ones(shape) if name in ("weight", "running_var") else np.zeros(shape)
-
-    def forward(self, x):
-        if self.training and x.ndim == 3:
-            return self._over_rows(x)
-        tensors = (self.running_mean, self.running_var, self.weight, self.bias)
-        y = F.batch_norm(fold(x), *(t.view(-1) for t in tensors), self.training, self.momentum, self.eps)
-        return unfold(y, x)
-
-    def _over_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Where there is no space, the batch of a channel is a row of memory, and so a group of group normalization.
-
-        Its kernels are the faster ones: (20, 64, 100) forward 74 against 178 µs, with backward 170 against 288 (minima of 7
-        on one core of an AVX512 x86).
-        """
-        s, c, b = x.shape
-        weight, bias = self.weight.view(-1), self.bias.view(-1)
-        y, mean, rstd = torch.native_group_norm(x.reshape(1, s * c, b), weight, bias, 1, s * c, b, s * c, self.eps)
-        with torch.no_grad():
-            variance = (rstd.pow(-2) - self.eps).abs() * (b / (b - 1))  # rounding may leave −1e-12 where it is 0
-            self.running_mean.lerp_(mean.view(s, c), self.momentum)
-            self.running_var.lerp_(variance.view(s, c), self.momentum)
-        return y.view(s, c, b)
-
-    def solo(self, s):
-        kind = nn.BatchNorm2d if self.space == 2 else nn.BatchNorm1d
-        twin = kind(self.weight.shape[1], self.eps, self.momentum)
-        tensors = ("weight", "bias", "running_mean", "running_var")
-        return _copied(twin, s, **{name: getattr(self, name) for name in tensors})
+        return copied(twin, s, weight=self.weight, bias=self.bias)
 
 
 class PReLU(Layer):
@@ -171,7 +70,7 @@ class PReLU(Layer):
         return torch.where(x > 0, x, slope * x)
 
     def solo(self, s):
-        return _copied(nn.PReLU(), s, weight=self.weight)
+        return copied(nn.PReLU(), s, weight=self.weight)
 
 
 class Maxout(Layer):
@@ -335,14 +234,6 @@ def flow(cell: Cell, channels: int) -> int:
     """Channels that flow between blocks of `channels`: k times as many where maxout comes before the weight."""
     names = cell.order.split("-")
     return channels * maps(cell) if names.index("act") < names.index("weight") else channels
-
-
-def normalization(cell: Cell, name: str, channels: int, space: int) -> Layer:
-    """The layer that an order, a stem or a head names, for activations with so many dimensions of space."""
-    match name:
-        case "bn":
-            return BatchNorm(channels, space, cell.bn_momentum, cell.bn_eps)
-    raise AssertionError(f"no normalization {name}")
 
 
 def block(

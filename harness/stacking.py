@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.layers import Dropout, Layer, channels_last
+from harness.layers import Dropout
+from harness.layout import Layer, channels_last
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

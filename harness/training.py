@@ -19,7 +19,7 @@ from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER
 from harness.evaluation import Measured, evaluate, reestimate
-from harness.layers import BatchNorm
+from harness.normalizations import BatchNorm
 from harness.stacking import stack, stream
 from harness.step import make_step, one_graph
 

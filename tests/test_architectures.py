@@ -11,7 +11,8 @@ import harness
 from grids import Cell
 from harness.architectures import build
 from harness.initialisation import ACTIVATIONS
-from harness.layers import BatchNorm, Block, Dropout, Weight
+from harness.layers import Block, Dropout, Weight
+from harness.normalizations import BatchNorm
 from harness.stacking import stack
 from harness.training import train
 

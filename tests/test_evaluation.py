@@ -10,7 +10,7 @@ from grids import Cell
 from harness.architectures import build
 from harness.engine import EVALUATION_BATCH
 from harness.evaluation import BINS, calibration_error, evaluate, reestimate, shared_batch
-from harness.layers import BatchNorm
+from harness.normalizations import BatchNorm
 from harness.stacking import solo, stack
 from harness.step import make_step
 from harness.training import train

@@ -9,7 +9,9 @@ from torch import nn
 from grids import Cell
 from harness.architectures import build
 from harness.initialisation import ACTIVATIONS, parse
-from harness.layers import MAKE_ACTIVATION, BatchNorm, Dropout, Maxout, Weight, block, fold, unfold
+from harness.layers import MAKE_ACTIVATION, Dropout, Maxout, Weight, block
+from harness.layout import fold, unfold
+from harness.normalizations import BatchNorm
 from harness.stacking import solo, stack
 
 # Each activation as a function of x and its parameter a.
