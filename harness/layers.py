@@ -1,7 +1,7 @@
 """Layers that train S seeds at once in the layout of harness/layout.py, and the block that an order names."""
 
 from collections import OrderedDict
-from math import prod, sqrt
+from math import prod
 
 import numpy as np
 import torch
@@ -10,48 +10,66 @@ from torch import nn
 
 from grids import NONE, Cell
 from harness import NORMS
-from harness.initialisation import gain, parse
+from harness.initialisation import gain, initial, parse
 from harness.layout import Layer, channels_last, copied, fold, unfold
-from harness.normalizations import normalization
+from harness.normalizations import GroupNorm, normalization
 
 MAXOUT_MAPS = 2  # k, the linear maps of which maxout takes the maximum
 
 
 class Weight(Layer):
-    """Linear map (kernel = ()) or convolution that keeps the space, of each seed; zero bias, normal weights.
+    """Linear map (kernel = ()) or convolution that keeps the space, of each seed.
 
-    weight (S, C_out, C_in, *kernel), bias (S, C_out). (S, C_in, B, *space) -> (S, C_out, B, *space / stride)
+    weight (S, C_out, C_in, *kernel), bias (S, C_out) or None. (S, C_in, B, *space) -> (S, C_out, B, *space / stride)
+    Biases begin at 0, weights as `init` says (harness/initialisation.py) times `init_gain`; lsuv.py ends what that is.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1, gain: float = 1.0):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: tuple[int, ...] = (),
+        stride: int = 1,
+        gain: float = 1.0,
+        bias: bool = True,
+        init: str = "he",
+        init_gain: float = 1.0,
+    ):
         super().__init__()
         if any(size % 2 == 0 for size in kernel):
             raise ValueError(f"kernel {kernel}: sizes must be odd, so that the convolution keeps the space")
-        self.kernel, self.stride, self.gain = kernel, stride, gain
+        self.kernel, self.stride, self.gain, self.init, self.init_gain = kernel, stride, gain, init, init_gain
         self.declare("weight", c_out, c_in, *kernel)
-        self.declare("bias", c_out)
+        if bias:
+            self.declare("bias", c_out)
+        else:
+            self.register_parameter("bias", None)
 
     def draw(self, name, shape, rng):
         if name == "bias":
             return np.zeros(shape)
-        return rng.standard_normal(shape) * (self.gain / sqrt(prod(shape[1:])))
+        return initial(self.init, rng.standard_normal(shape), self.gain, self.init_gain)
 
     def forward(self, x):
-        if not self.kernel:
-            return torch.baddbmm(self.bias[..., None], self.weight, x)  # (S, C_out, B)
+        if not self.kernel:  # (S, C_out, B)
+            return (
+                torch.bmm(self.weight, x) if self.bias is None else torch.baddbmm(self.bias[..., None], self.weight, x)
+            )
         convolution = (F.conv1d, F.conv2d)[len(self.kernel) - 1]
         padding = tuple(size // 2 for size in self.kernel)
-        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
+        weight, bias = self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten()
         return unfold(convolution(channels_last(fold(x)), weight, bias, self.stride, padding, groups=len(x)), x)
 
     def solo(self, s):
         c_out, c_in = self.weight.shape[1:3]
+        bias = self.bias is not None
         if not self.kernel:
-            twin = nn.Linear(c_in, c_out)
+            twin = nn.Linear(c_in, c_out, bias)
         else:
             kind = (nn.Conv1d, nn.Conv2d)[len(self.kernel) - 1]
-            twin = kind(c_in, c_out, self.kernel, self.stride, tuple(size // 2 for size in self.kernel))
-        return copied(twin, s, weight=self.weight, bias=self.bias)
+            padding = tuple(size // 2 for size in self.kernel)
+            twin = kind(c_in, c_out, self.kernel, self.stride, padding, bias=bias)
+        return copied(twin, s, **self.state_dict())
 
 
 class PReLU(Layer):
@@ -252,7 +270,9 @@ def block(
     for layer in names:
         match layer:
             case "weight":
-                layers[layer] = Weight(c, c_out * maps(cell), kernel, stride, gain(cell.activation))
+                layers[layer] = Weight(
+                    c, c_out * maps(cell), kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain
+                )
                 c = c_out * maps(cell)
             case "act":
                 layers[layer] = MAKE_ACTIVATION[name](parameter)
@@ -273,20 +293,24 @@ def network(
     blocks: nn.Module,
     c_out: int | None = None,
     kernel: tuple[int, ...] = (),
+    residual: bool = False,
 ) -> nn.Sequential:
     """Stem, blocks, head: what stands at the ends of a net is decided here, for every architecture.
 
     shape: of an example, (C, *space). c_out: channels of the last block, cell.width where it is not given. kernel: of the
     stem; without one, space is flattened into channels first, with one the head takes the mean over space. The stem is a
     weight layer and, as `cell.stem_norm` says, a normalization; the head a linear layer, before which `cell.head_norm` may
-    put one. ValueError for what cannot work.
+    put one. residual: `blocks` ends in a sum with what its last block began with, and what `cell.after_sum` says. ValueError
+    for what cannot work.
     """
+    if kernel:
+        _check_end(cell, blocks, residual)
     channels, space = flow(cell, cell.width), len(kernel)
     last = flow(cell, cell.width if c_out is None else c_out)
     parts = OrderedDict()
     if not kernel:
         parts["flatten"] = Flatten()
-    parts["stem"] = Weight(shape[0] if kernel else prod(shape), channels, kernel)
+    parts["stem"] = Weight(shape[0] if kernel else prod(shape), channels, kernel, init=cell.init)
     if cell.stem_norm != NONE:
         parts["stem_norm"] = normalization(cell, cell.stem_norm, channels, space)
     parts["blocks"] = blocks
@@ -294,5 +318,21 @@ def network(
         parts["mean"] = MeanSpace()
     if cell.head_norm != NONE:
         parts["head_norm"] = normalization(cell, cell.head_norm, last, 0)
-    parts["head"] = Weight(last, classes)
+    parts["head"] = Weight(last, classes, init=cell.init)
     return nn.Sequential(parts)
+
+
+def _check_end(cell: Cell, blocks: nn.Module, residual: bool) -> None:
+    """ValueError where the mean over space, which follows, would be the same of every example."""
+    if residual:
+        last = cell.after_sum.rpartition("-")[2]
+        constant, where = last == "in", f"after_sum = {cell.after_sum}"
+    else:
+        *_, end = (each for each in blocks.modules() if isinstance(each, Block))
+        layers = [layer for layer in end if not isinstance(layer, Dropout)]
+        constant, where = isinstance(layers[-1], GroupNorm) and layers[-1].each_channel, f"order {cell.order}"
+    if constant:
+        raise ValueError(
+            f"{where}: the last block ends in a normalization of each channel over space, of which the mean over space "
+            "that follows leaves nothing but the shift, so that logits would ignore the example"
+        )

@@ -34,8 +34,8 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
 
 def copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:
     """`module` with its tensors overwritten by those of seed s, in their dtype and on their device."""
-    first = next(iter(tensors.values()))
-    module = module.to(device=first.device, dtype=first.dtype)
+    for first in tensors.values():
+        module = module.to(device=first.device, dtype=first.dtype)
     with torch.no_grad():
         for name, value in tensors.items():
             getattr(module, name).copy_(value[s])

@@ -16,8 +16,8 @@ from harness.packing import Amount, block_sizes, length
 from results import Made
 
 TRAINED_BY = (
-    *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "stacking.py"),
-    *("step.py", "training.py", "evaluation.py", "engine.py"),
+    *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "lsuv.py"),
+    *("stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
 )
 
 

@@ -35,6 +35,8 @@ def stack(
             continue
         for table in (layer._parameters, layer._buffers):
             for name, declared in table.items():
+                if declared is None:  # as the bias of a layer without one
+                    continue
                 shape = tuple(declared.shape)
                 draws = [layer.draw(name, shape, stream(seed, f"{path}.{name}")) for seed in seeds]
                 value = torch.from_numpy(np.stack(draws)).to(device=device, dtype=dtype)

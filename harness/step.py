@@ -15,6 +15,7 @@ from torch.optim.sgd import sgd
 
 from grids import Cell
 from harness.engine import compile_options
+from harness.normalizations import Normalization
 
 # step(index (S, B), lr) -> loss (S,), right answers (S,), gradients in the order of the parameters
 Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]
@@ -30,7 +31,7 @@ def make_step(model: nn.Module, cell: Cell, x: torch.Tensor, y: torch.Tensor) ->
     lr is a tensor () for a graph, which a number would be baked into, and a number for eager steps.
     """
     parameters = list(model.parameters())
-    update = _update(cell, parameters)
+    update = _update(cell, model)
 
     def step(index, lr):
         batch = x.index_select(0, index.flatten()).unflatten(0, index.shape).movedim(1, 2)  # (S, C, B, *space)
@@ -50,7 +51,26 @@ def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[tor
     return loss, (logits.detach().argmax(1) == y).sum(1)
 
 
-def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
+def _update(cell: Cell, model: nn.Module) -> Callable:
+    """update(gradients in the order of the parameters, lr), with weight decay where the cell wants it."""
+    parameters = list(model.parameters())
+    if cell.weight_decay_norm or not cell.weight_decay:
+        return _optimiser(cell, parameters, cell.weight_decay)
+    norms = {p for layer in model.modules() if isinstance(layer, Normalization) for p in layer.parameters()}
+    parts = []  # the indices of the parameters that decay, and of those that do not, with their updates
+    for decay, wanted in ((cell.weight_decay, False), (0.0, True)):
+        part = [i for i, parameter in enumerate(parameters) if (parameter in norms) == wanted]
+        if part:
+            parts.append((part, _optimiser(cell, [parameters[i] for i in part], decay)))
+
+    def update(gradients, lr):
+        for part, update_part in parts:
+            update_part([gradients[i] for i in part], lr)
+
+    return update
+
+
+def _optimiser(cell: Cell, parameters: list[nn.Parameter], weight_decay: float) -> Callable:
     """update(gradients, lr) by torch's own SGD with momentum or Adam. foreach, not fused: its bits depend on S."""
     zeros = [torch.zeros_like(p) for p in parameters]
     squares = [torch.zeros_like(p) for p in parameters] if cell.optimiser == "adam" else []
@@ -62,7 +82,7 @@ def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
         def update(gradients, lr):
             sgd(
                 parameters, list(gradients), zeros, foreach=True, has_sparse_grad=False, lr=lr,
-                momentum=cell.momentum, weight_decay=cell.weight_decay, dampening=0.0, nesterov=False, maximize=False,
+                momentum=cell.momentum, weight_decay=weight_decay, dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
 
         return update
@@ -73,7 +93,7 @@ def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
         adam(
             parameters, list(gradients), zeros, squares, [], steps, foreach=True, fused=False, differentiable=False,
             capturable=torch.compiler.is_compiling(), grad_scale=None, found_inf=None, has_complex=False, amsgrad=False,
-            lr=lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=cell.weight_decay, maximize=False,
+            lr=lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=weight_decay, maximize=False,
         )  # fmt: skip
 
     return update

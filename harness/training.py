@@ -19,6 +19,7 @@ from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER
 from harness.evaluation import Measured, evaluate, reestimate
+from harness.lsuv import unit_variance
 from harness.normalizations import BatchNorm
 from harness.stacking import stack, stream
 from harness.step import make_step, one_graph
@@ -47,6 +48,8 @@ def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mod
     tensors = on_device(data, device)
     model = stack(build(cell, data.shape, data.classes), list(seeds), device=device)
     model.train()
+    if cell.init == "lsuv":
+        unit_variance(model, len(seeds), tensors["x_train"])
     parameters = list(model.parameters())
     step = make_step(model, cell, tensors["x_train"], tensors["y_train"])
     steps = len(data.x_train) // cell.batch

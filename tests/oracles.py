@@ -18,8 +18,13 @@ from statsmodels.stats.weightstats import ttost_paired
 NAN, INF = math.nan, math.inf
 
 
-def optimiser(cell, parameters):
+def optimiser(cell, twin):
     """What `cell` names, as a class of torch.optim: for torch.nn twins, which make_step does not train."""
+    parameters = list(twin.parameters())
+    if not cell.weight_decay_norm:
+        norms = {p for module in twin.modules() if "Norm" in type(module).__name__ for p in module.parameters()}
+        spared = {"params": [p for p in parameters if p in norms], "weight_decay": 0.0}
+        parameters = [{"params": [p for p in parameters if p not in norms]}, spared]
     if cell.optimiser == "sgd":
         return torch.optim.SGD(parameters, cell.lr, cell.momentum, weight_decay=cell.weight_decay)
     return torch.optim.Adam(parameters, cell.lr, weight_decay=cell.weight_decay)

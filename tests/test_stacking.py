@@ -72,7 +72,7 @@ def assert_stacked_equals_solo(cell, shape, steps):
     """Trains the stacked model and its twins side by side, and compares losses, gradients and buffers at each step."""
     model = stack(build(cell, shape, CLASSES), SEEDS, dtype=torch.float64)
     twins = [solo(model, s) for s in range(len(SEEDS))]
-    optimisers = [optimiser(cell, twin.parameters()) for twin in twins]
+    optimisers = [optimiser(cell, twin) for twin in twins]
     rng = torch.Generator().manual_seed(0)
     index = torch.randperm(steps * len(SEEDS) * BATCH, generator=rng).view(steps, len(SEEDS), BATCH)
     x = torch.randn(index.numel(), *shape, generator=rng, dtype=torch.float64)
@@ -84,7 +84,8 @@ def assert_stacked_equals_solo(cell, shape, steps):
         lr = learning_rate(cell, i, steps)
         losses, right, gradients = step(index[i], lr)
         for s, (twin, plain) in enumerate(zip(twins, optimisers, strict=True)):
-            plain.param_groups[0]["lr"] = lr
+            for parameters in plain.param_groups:
+                parameters["lr"] = lr
             plain.zero_grad()
             logits, target = twin(x[index[i, s]]), y[index[i, s]]
             loss = F.cross_entropy(logits, target)

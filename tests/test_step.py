@@ -69,7 +69,7 @@ def test_compiled_steps_are_those_of_torch_nn_and_torch_optim(fields):
     cell = make(weight_decay=0.1, **fields)
     model, x, y, index = stacked(cell)
     twins = [solo(model, s) for s in range(len(SEEDS))]
-    plain = [optimiser(cell, twin.parameters()) for twin in twins]
+    plain = [optimiser(cell, twin) for twin in twins]
     with one_graph(make_step(model, cell, x, y)) as step:
         for batch in index:
             losses, right, gradients = step(batch, torch.tensor(cell.lr))

@@ -282,7 +282,7 @@ def test_a_training_is_what_a_plain_loop_of_torch_does(architecture, optimiser, 
     rows = {(row["epoch"], row["split"]): row for row in training.curves}
     for s, seed in enumerate(training.seeds):
         model = solo(stack(build(cell, data.shape, data.classes), [seed]), 0)
-        plain = optimiser_of(cell, model.parameters())
+        plain = optimiser_of(cell, model)
         schedule = torch.optim.lr_scheduler.OneCycleLR(plain, 0.02, total_steps=18, cycle_momentum=False)
         x, y, x_val, y_val = map(torch.from_numpy, (data.x_train, data.y_train, data.x_val, data.y_val))
         steps = itertools.count(1)
