@@ -76,7 +76,8 @@ class BatchNorm(Normalization):
         on one core of an AVX512 x86).
         """
         s, c, b = x.shape
-        y, mean, rstd = torch.native_group_norm(x.reshape(1, s * c, b), *self.flat(), 1, s * c, b, s * c, self.eps)
+        rows = x.reshape(1, s * c, b).contiguous()  # the mean over images gives none
+        y, mean, rstd = torch.native_group_norm(rows, *self.flat(), 1, s * c, b, s * c, self.eps)
         with torch.no_grad():
             variance = (rstd.pow(-2) - self.eps).abs() * (b / (b - 1))  # rounding may leave −1e-12 where it is 0
             self.running_mean.lerp_(mean.view(s, c), self.momentum)

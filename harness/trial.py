@@ -21,6 +21,7 @@ from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
 from harness.evaluation import shared_batch
+from harness.normalizations import GroupNorm
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
 from harness.stacking import stack
 from harness.step import NotCompiled
@@ -34,15 +35,17 @@ _CPUINFO = Path("/proc/cpuinfo")
 def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
     """PlanError for a cell whose architecture refuses it, as a convolution does without space, or gives no logits.
 
-    Every network is built; of each architecture and data set, one is tried on two examples.
+    Every network is built; of each architecture and data set, one is tried on two examples, and so is every network that
+    normalises over nothing but space, of which pooling must leave something.
     """
     tried = set()
     for cell in cells:
         examples = data[cell.dataset]
         try:
             model = build(cell, examples.shape, examples.classes)
-            if (key := (cell.architecture, cell.dataset)) not in tried:
-                tried.add(key)
+            over_space = any(isinstance(layer, GroupNorm) and layer.each_channel for layer in model.modules())
+            if over_space or (cell.architecture, cell.dataset) not in tried:
+                tried.add((cell.architecture, cell.dataset))
                 x = shared_batch(torch.from_numpy(examples.x_val[:2].copy()), seeds=1)
                 logits = stack(model, [0])(x)
                 if logits.shape != (1, examples.classes, len(x[0, 0])):

@@ -11,19 +11,27 @@ import harness
 from grids import Cell
 from harness.architectures import build
 from harness.initialisation import ACTIVATIONS
-from harness.layers import Block, Dropout, Weight
-from harness.normalizations import BatchNorm
+from harness.layers import Block, Dropout, Weight, block, network
+from harness.normalizations import BatchNorm, GroupNorm, RMSNorm
 from harness.stacking import stack
 from harness.training import train
 
 ARCHITECTURES = harness.names("architectures")
 SHAPES = [(1, 12), (2, 8, 8)]
+# Every order of bn with and without drop, and every place of the other normalizations.
 ORDERS = [
     "-".join(order)
-    for optional in [(), ("drop",), *((norm,) for norm in harness.NORMS), *((norm, "drop") for norm in harness.NORMS)]
+    for optional in [(), ("drop",), ("bn", "drop"), *((norm,) for norm in harness.NORMS)]
     for order in permutations(("weight", "act", *optional))
 ]
-KINDS = {Weight: "weight", BatchNorm: "bn", Dropout: "drop", nn.ReLU: "act"}
+KINDS = {Weight: "weight", BatchNorm: "bn", RMSNorm: "rms", GroupNorm: "groups", Dropout: "drop", nn.ReLU: "act"}
+# What each architecture can be built with: `in` needs space, and something between it and the mean over space.
+BUILT = [
+    (architecture, order)
+    for architecture in ARCHITECTURES
+    for order in ORDERS
+    if "in" not in order.split("-") or (harness.convolves(architecture) and not order.endswith("-in"))
+]
 
 
 def cell(architecture, order="weight-bn-act", **fields):
@@ -40,13 +48,20 @@ def cell(architecture, order="weight-bn-act", **fields):
     )
 
 
+def kind(layer):
+    """What orders call it, of the channels and groups that these tests have."""
+    if isinstance(layer, GroupNorm):
+        return {1: "ln", layer.channels: "in"}.get(layer.groups, "gn")
+    return KINDS[type(layer)]
+
+
 def executed(model, x):
     """(name of the block or None, kind of the layer) of each layer of a kind that orders name, as they run."""
     homes = {layer: name for name, each in model.named_modules() if isinstance(each, Block) for layer in each.modules()}
     record = []
     for layer in model.modules():
         if type(layer) in KINDS:
-            layer.register_forward_hook(lambda layer, *_: record.append((homes.get(layer), KINDS[type(layer)])))
+            layer.register_forward_hook(lambda layer, *_: record.append((homes.get(layer), kind(layer))))
     model(x)
     return record
 
@@ -64,13 +79,13 @@ class Operations(TorchDispatchMode):
 
 
 def test_the_grammar_has_38_orders_with_one_normalization():
-    assert len(set(ORDERS)) == 8 + 30 * len(harness.NORMS)
+    assert len(set(ORDERS)) == 38 + 6 * (len(harness.NORMS) - 1)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "order"), BUILT)
 def test_the_layers_of_each_block_run_as_the_order_says(architecture, order):
-    record = executed(stack(build(cell(architecture, order), (2, 8, 8), 5), [0, 1]), torch.randn(2, 2, 6, 8, 8))
+    model = stack(build(cell(architecture, order, width=32, groups=2), (2, 8, 8), 5), [0, 1])
+    record = executed(model, torch.randn(2, 2, 6, 8, 8))
     blocks = {}
     for home, kind in record:
         blocks.setdefault(home, []).append(kind)
@@ -89,6 +104,99 @@ def test_nothing_outside_the_blocks_normalises_or_activates(architecture, shape)
     assert sum("norm" in name for name in operations.names) == 3
     nonlinear = ("relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus", "maximum", "clamp", "where", "exp")
     assert [name for name in operations.names if any(word in name for word in nonlinear)] == ["relu.default"] * 3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_norms_at_stem_and_head_run_where_they_are_named(architecture):
+    ends = cell(architecture, "weight-rms-act", width=32, groups=2, stem_norm="gn", head_norm="bn")
+    record = executed(stack(build(ends, (2, 8, 8), 5), [0, 1]), torch.randn(2, 2, 6, 8, 8))
+    assert [what for home, what in record if home is None] == ["weight", "gn", "bn", "weight"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "told"),
+    [
+        ("mlp", {"stem_norm": "in"}, "without space"),
+        ("mlp", {"order": "in-weight-act"}, "without space"),
+        ("cnn", {"head_norm": "in"}, "without space"),
+        ("cnn", {"order": "weight-act-in"}, "order weight-act-in: the last block ends in .* logits would ignore"),
+        ("cnn", {"order": "act-weight-in-drop"}, "order act-weight-in-drop: the last block ends in"),
+        ("cnn", {"order": "weight-act-gn", "groups": 32}, "order weight-act-gn: the last block ends in"),
+        (
+            "cnn",
+            {"order": "weight-act-in", "depth": 2, "pool": "before"},
+            "order weight-act-in: the last block ends in",
+        ),
+    ],
+    ids=str,
+)
+def test_networks_whose_normalization_would_leave_nothing_are_refused(architecture, fields, told):
+    with pytest.raises(ValueError, match=told):
+        build(cell(architecture, width=8, **{"order": "weight-act", **fields}), (2, 8, 8), 5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"order": "weight-act-in", "depth": 2},  # pooling stands between it and the mean
+        {"order": "weight-in-act"},
+        {"order": "weight-act-gn", "groups": 4},
+        {"order": "weight-act-ln"},
+        {"order": "weight-act", "stem_norm": "in"},
+    ],
+    ids=str,
+)
+def test_networks_that_look_alike_are_built_and_see_their_examples(fields):
+    model = stack(build(cell("cnn", width=8, **fields), (2, 8, 8), 5), [0]).eval()
+    logits = model(torch.randn(1, 2, 6, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert (logits.std(2) > 0.01).all()
+
+
+def test_what_is_refused_would_indeed_give_every_example_the_same_logits(monkeypatch):
+    monkeypatch.setattr("harness.layers._check_end", lambda *_: None)
+    model = stack(build(cell("cnn", "weight-act-in", width=8), (2, 8, 8), 5), [0])
+    logits = model(torch.randn(1, 2, 6, 8, 8))
+    torch.testing.assert_close(logits, logits[..., :1].expand_as(logits), rtol=0, atol=1e-5)
+
+
+def test_behind_a_sum_it_is_what_follows_the_sum_that_counts():
+    def end(after_sum):
+        blocks = nn.Sequential(block(cell("cnn", "weight-act-in"), 4, 4, (3, 3)))
+        return network(
+            cell("cnn", "weight-act-in", after_sum=after_sum), (2, 8, 8), 5, blocks, 4, (3, 3), residual=True
+        )
+
+    for after_sum in ("none", "in-act", "bn"):
+        assert isinstance(end(after_sum).head, Weight)
+    for after_sum in ("in", "act-in"):
+        with pytest.raises(ValueError, match=f"after_sum = {after_sum}: the last block ends in"):
+            end(after_sum)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_without_bias_the_weights_of_blocks_have_none_and_stem_and_head_have_theirs(architecture):
+    model = build(cell(architecture, bias=False), (2, 8, 8), 5)
+    inside = {layer for each in model.modules() if isinstance(each, Block) for layer in each}
+    weights = [layer for layer in model.modules() if isinstance(layer, Weight)]
+    assert {layer.bias is None for layer in weights if layer in inside} == {True}
+    assert {layer.bias is None for layer in weights if layer not in inside} == {False}
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("bn-weight-act", "pool-bn-weight-act"),
+        ("weight-bn-act", "weight-pool-bn-act"),
+        ("weight-act-bn", "weight-act-pool-bn"),
+        ("weight-ln-act-drop", "weight-pool-ln-act-drop"),
+        ("weight-act", "weight-act-pool"),  # nothing to be before
+    ],
+)
+def test_pooling_before_stands_right_before_the_normalization(order, names):
+    early = build(cell("cnn", order, pool="before", depth=3), (2, 8, 8), 5).blocks
+    late = build(cell("cnn", order, depth=3), (2, 8, 8), 5).blocks
+    assert ["-".join(each._modules) for each in early] == [names, names, order]
+    assert ["-".join(each._modules) for each in late] == [f"{order}-pool"] * 2 + [order]
 
 
 @pytest.mark.parametrize("activation", ["relu", "maxout"])

@@ -6,12 +6,12 @@ import torch
 from scipy.special import erf, expit
 from torch import nn
 
+import harness
 from grids import Cell
 from harness.architectures import build
 from harness.initialisation import ACTIVATIONS, parse
 from harness.layers import MAKE_ACTIVATION, Dropout, Maxout, Weight, block
 from harness.layout import fold, unfold
-from harness.normalizations import BatchNorm
 from harness.stacking import solo, stack
 
 # Each activation as a function of x and its parameter a.
@@ -88,23 +88,6 @@ def test_a_kernel_of_even_size_is_refused():
         Weight(1, 1, (2,))
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 20), (2, 3, 20, 4), (2, 3, 20, 4, 4)], ids=str)
-def test_batch_normalization_standardises_each_channel_of_each_seed(shape):
-    layer = stack(BatchNorm(3), [0, 1], dtype=torch.float64)
-    x = examples(*shape)
-    y, x, axes = layer(x).detach(), x.numpy(), tuple(range(2, len(shape)))
-    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), rtol=1e-9, atol=1e-12)
-
-
-def test_running_averages_take_a_tenth_of_each_batch_and_the_unbiased_variance():
-    layer = stack(BatchNorm(3), [0, 1], dtype=torch.float64)
-    x = examples(2, 3, 20)
-    layer(x)
-    np.testing.assert_allclose(layer.running_mean, 0.1 * x.mean(2), rtol=1e-12)
-    np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * x.var(2, correction=1), rtol=1e-12)
-
-
 def test_dropout_zeroes_its_share_and_scales_up_the_rest():
     y = stack(Dropout(0.3), [0, 1])(torch.ones(2, 10, 1000))
     torch.testing.assert_close(y.unique(), torch.tensor([0, 1 / 0.7]))
@@ -156,12 +139,12 @@ def test_where_both_maps_of_maxout_are_equal_the_first_has_the_gradient():
 
 def images(channels, seeds, order="weight-bn-act", dtype=torch.float64):
     """A convolutional network, and a batch for it."""
-    cell = Cell(dataset="x", architecture="cnn", order=order, activation="relu", depth=3, width=4)
+    cell = Cell(dataset="x", architecture="cnn", order=order, activation="relu", depth=3, width=4, groups=2)
     model = stack(build(cell, (channels, 8, 8), 3), list(range(seeds)), dtype=dtype)
     return model, torch.randn(seeds, 5, channels, 8, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
 
 
-@pytest.mark.parametrize("order", ["weight-bn-act", "bn-act-weight"])
+@pytest.mark.parametrize("order", [*(f"weight-{norm}-act" for norm in harness.NORMS), "bn-act-weight"])
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_have_their_channels_together_from_the_first_convolution_on(channels, seeds, order):
