@@ -1,15 +1,13 @@
 """The activations by name, and the gain that the weights before each need. No torch here: grids are checked against it.
 
 Weights are drawn from a normal distribution of variance gain² / fan_in (He et al. 2015, arXiv:1502.01852), unless `init`
-says otherwise. Where a library or paper fixes the gain it is taken from there; otherwise it is He's own criterion,
-1 / sqrt(E f(z)²) for a standard normal z, which keeps the mean square of the signal from layer to layer.
+says otherwise (harness/drawing.py). Where a library or paper fixes the gain it is taken from there; otherwise it is He's
+own criterion, 1 / sqrt(E f(z)²) for a standard normal z, which keeps the mean square of the signal from layer to layer.
 """
 
 from collections.abc import Callable
-from math import erf, exp, prod, sqrt
+from math import erf, exp, sqrt
 from typing import NamedTuple
-
-import numpy as np
 
 
 def _elu(alpha: float) -> float:
@@ -54,33 +52,3 @@ def gain(activation: str) -> float:
     """Standard deviation of the weights before `activation`, in units of 1 / sqrt(fan_in)."""
     name, parameter = parse(activation)
     return ACTIVATIONS[name].gain(parameter)
-
-
-def initial(init: str, normal: np.ndarray, gain: float, init_gain: float) -> np.ndarray:
-    """Weights of one layer and seed, (C_out, C_in, *kernel), from standard normal draws of their shape.
-
-    he: variance gain² / fan_in. xavier: gain² · 2 / (fan_in + fan_out) (Glorot and Bengio 2010, in its normal form).
-    orthogonal: with the kernel flattened into columns a matrix W with W Wᵀ = gain² I or, where it is tall, Wᵀ W = gain² I
-    (Saxe et al. 2013, arXiv:1312.6120, as torch.nn.init.orthogonal_). All are multiplied by init_gain. lsuv: orthogonal of
-    gain 1; what follows depends on data (harness/lsuv.py).
-    """
-    c_out, fan_in = normal.shape[0], prod(normal.shape[1:])
-    match init:
-        case "he":
-            return normal * (gain * init_gain / sqrt(fan_in))
-        case "xavier":
-            fan_out = c_out * prod(normal.shape[2:])
-            return normal * (gain * init_gain * sqrt(2 / (fan_in + fan_out)))
-        case "orthogonal":
-            return _orthogonal(normal.reshape(c_out, fan_in)).reshape(normal.shape) * (gain * init_gain)
-        case "lsuv":
-            return _orthogonal(normal.reshape(c_out, fan_in)).reshape(normal.shape)
-    raise AssertionError(f"no init {init}")
-
-
-def _orthogonal(normal: np.ndarray) -> np.ndarray:
-    """The factor Q of the matrix or, where it is wide, of its transpose, uniform among such: R's diagonal made positive."""
-    tall = normal if normal.shape[0] >= normal.shape[1] else normal.T
-    q, r = np.linalg.qr(tall)
-    q = q * np.copysign(1, np.diag(r))
-    return q if tall is normal else q.T

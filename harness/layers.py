@@ -10,7 +10,8 @@ from torch import nn
 
 from grids import NONE, Cell
 from harness import NORMS
-from harness.initialisation import gain, initial, parse
+from harness.drawing import initial
+from harness.initialisation import gain, parse
 from harness.layout import Layer, channels_last, copied, fold, unfold
 from harness.normalizations import GroupNorm, normalization
 
@@ -21,7 +22,7 @@ class Weight(Layer):
     """Linear map (kernel = ()) or convolution that keeps the space, of each seed.
 
     weight (S, C_out, C_in, *kernel), bias (S, C_out) or None. (S, C_in, B, *space) -> (S, C_out, B, *space / stride)
-    Biases begin at 0, weights as `init` says (harness/initialisation.py) times `init_gain`; lsuv.py ends what that is.
+    Biases begin at 0, weights as `init` says (harness/drawing.py) times `init_gain`; lsuv.py ends what that is.
     """
 
     def __init__(

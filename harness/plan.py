@@ -16,7 +16,7 @@ from harness.packing import Amount, block_sizes, length
 from results import Made
 
 TRAINED_BY = (
-    *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "lsuv.py"),
+    *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "drawing.py", "lsuv.py"),
     *("stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
 )
 
