@@ -111,13 +111,24 @@ def test_nan_confidence_counts_as_none():
 # Re-estimation
 
 
-@pytest.mark.parametrize("order", ["weight-bn-act", "weight-act-bn", "bn-weight-act", "drop-weight-bn-act"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"order": "weight-bn-act"},
+        {"order": "weight-act-bn", "affine": False},
+        {"order": "bn-weight-act"},
+        {"order": "drop-weight-bn-act"},
+        {"order": "weight-act", "stem_norm": "bn"},
+        {"order": "weight-act", "head_norm": "bn", "affine": False},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("shape", [(6,), (1, 8), (2, 8, 8)], ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_reestimated_statistics_are_those_of_the_whole_training_set(architecture, shape, order):
+def test_reestimated_statistics_are_those_of_the_whole_training_set(architecture, shape, fields):
     if harness.convolves(architecture) and len(shape) == 1:
         pytest.skip("no space to convolve")
-    model, (x, _) = stacked(shape, architecture=architecture, order=order, depth=1), examples(107, shape)
+    model, (x, _) = stacked(shape, architecture=architecture, depth=1, **fields), examples(107, shape)
     norm = next(module for module in model.modules() if isinstance(module, BatchNorm))
     seen = []
     hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -151,8 +162,9 @@ def test_reestimation_leaves_parameters_momentum_and_hooks_alone():
     assert {(norm.momentum, len(norm._forward_pre_hooks)) for norm in norms} == {(0.1, 0)}
 
 
-def test_reestimated_metrics_are_the_plain_ones_where_nothing_is_normalised(blobs):
-    metrics = train(make(order="weight-act"), SEEDS, blobs()).metrics
+@pytest.mark.parametrize("order", ["weight-act", "weight-ln-act", "weight-act-rms"])
+def test_reestimated_metrics_are_the_plain_ones_where_nothing_has_running_averages(order, blobs):
+    metrics = train(make(order=order), SEEDS, blobs()).metrics
     for name in ("val_loss", "test_loss", "test_accuracy", "test_calibration_error"):
         assert np.array_equal(metrics[f"reestimated_{name}"], metrics[name])
 

@@ -26,12 +26,26 @@ CELLS = [
     {"order": "weight-bn-act", "activation": "relu", "optimiser": "sgd"},
     {"order": "weight-act-bn", "activation": "maxout", "optimiser": "adam"},
     {"order": "bn-act-weight", "activation": "tanh", "optimiser": "sgd"},
+    {
+        "order": "weight-act-gn",
+        "activation": "relu",
+        "optimiser": "adam",
+        "head_norm": "ln",
+        "weight_decay_norm": False,
+    },
+    {
+        "order": "rms-weight-act",
+        "activation": "tanh",
+        "optimiser": "sgd",
+        "stem_norm": "bn",
+        "weight_decay_norm": False,
+    },
 ]
 
 
 def make(**fields):
     defaults = {"dataset": "x", "architecture": "mlp", "order": "weight-act", "activation": "relu", "depth": 2}
-    return Cell(**{**defaults, "width": 8, "batch": 16, "epochs": 1, "lr": 0.01, **fields})
+    return Cell(**{**defaults, "width": 8, "batch": 16, "groups": 2, "epochs": 1, "lr": 0.01, **fields})
 
 
 def stacked(cell, wrap=lambda model: model):
@@ -64,7 +78,7 @@ def adds(index, lr):
 # What a graph computes
 
 
-@pytest.mark.parametrize("fields", CELLS, ids=lambda fields: "-".join(fields.values()))
+@pytest.mark.parametrize("fields", CELLS, ids=lambda fields: "-".join(map(str, fields.values())))
 def test_compiled_steps_are_those_of_torch_nn_and_torch_optim(fields):
     cell = make(weight_decay=0.1, **fields)
     model, x, y, index = stacked(cell)
@@ -94,7 +108,13 @@ def test_compiled_steps_are_those_of_torch_nn_and_torch_optim(fields):
 
 @pytest.mark.parametrize(
     ("width", "batch", "activation", "order"),
-    [(32, 16, "sigmoid", "weight-bn-act"), (33, 7, "maxout", "weight-act-bn"), (33, 7, "tanh", "bn-act-weight")],
+    [
+        (32, 16, "sigmoid", "weight-bn-act"),
+        (33, 7, "maxout", "weight-act-bn"),
+        (33, 7, "tanh", "bn-act-weight"),
+        (34, 7, "relu", "weight-gn-act"),
+        (33, 7, "relu", "weight-act-rms"),
+    ],
 )
 def test_compiled_bits_depend_neither_on_other_seeds_nor_on_the_place(blobs, width, batch, activation, order):
     cell = make(width=width, batch=batch, activation=activation, order=order, depth=1)
@@ -115,6 +135,32 @@ def test_a_compiled_training_is_one_graph_and_an_eager_one_but_for_rounding(blob
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-4)  # float32, 27 steps
         np.testing.assert_allclose(one["gradient_norm"], other["gradient_norm"], rtol=1e-3)
     np.testing.assert_allclose(compiled.metrics["test_loss"], eager.metrics["test_loss"], rtol=1e-4)
+
+
+# Weight decay
+
+
+@pytest.mark.parametrize("decays", [True, False])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_weight_decay_reaches_scales_and_shifts_only_where_the_cell_says_so(optimiser, decays):
+    fields = {"stem_norm": "rms", "head_norm": "ln", "activation": "prelu", "optimiser": optimiser}
+
+    def after(weight_decay):
+        cell = make(order="weight-bn-act", weight_decay=weight_decay, weight_decay_norm=decays, **fields)
+        model, x, y, index = stacked(cell)
+        for parameter in model.parameters():
+            parameter.data += 0.5  # none is 0, whose decay is 0
+        make_step(model, cell, x, y)(index[0], cell.lr)
+        return dict(model.named_parameters())
+
+    plain, decayed = after(0.0), after(0.1)
+    same = {name for name in plain if torch.equal(plain[name], decayed[name])}
+    norms = {name for name in plain if ".bn." in name or "_norm." in name}
+    assert {name.partition(".")[0] for name in norms} == {"stem_norm", "blocks", "head_norm"}
+    # Adam's first step is the sign of a gradient, which decay need not change
+    assert (norms & same == norms) == (not decays)
+    if optimiser == "sgd":
+        assert same == (set() if decays else norms)
 
 
 # Where it is no graph

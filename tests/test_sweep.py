@@ -146,6 +146,34 @@ def test_a_network_that_an_architecture_refuses_is_told_before_ray_starts(data, 
         check_trainable(grid.cells(), narrow)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "order", "side", "told"),
+    [
+        (
+            "cnn",
+            "weight-act-in",
+            8,
+            "order weight-act-in: the last block ends in",
+        ),
+        ("mlp", "weight-in-act", 8, "32 channels in 32 groups without space"),
+        ("cnn", "weight-in-act", 4, "128 channels in 128 groups without space"),  # pooled to a single place
+    ],
+)
+def test_an_order_that_cannot_work_is_told_before_ray_starts(data, tmp_path, architecture, order, side, told):
+    changes = {
+        "architecture": ('["mlp"]', f'["{architecture}"]'),
+        "orders": ('"weight-act-bn"]', f'"weight-act-bn", "{order}"]'),
+        "depth": ("depth        = [2]", "depth        = [3]"),
+    }
+    grid = read_grid(tmp_path / "g.toml", **changes)
+    assert order in grid.axes["order"]
+    x, x_test = (part[:, :, :side, :side] for part in (data["digits"].x_train, data["digits"].x_test))
+    small = {"digits": datasets.prepare("digits", datasets.Examples(x, data["digits"].y_train, x_test,
+             data["digits"].y_test, classes=10))}  # fmt: skip
+    with pytest.raises(harness.plan.PlanError, match=f"^architecture {architecture}, data set digits: .*{told}"):
+        check_trainable(grid.cells(), small)
+
+
 def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(SMOKE.parents[1])}
     environment.pop("RAY_ADDRESS", None)

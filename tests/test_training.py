@@ -130,6 +130,23 @@ def test_bits_depend_on_other_seeds_only_where_the_rule_says_so(activation, orde
         assert same(train(cell, (3,), data), 0, train(cell, (1, 3, 5), data), 1)
 
 
+@pytest.mark.parametrize("fields", [{}, {"affine": False}, {"bias": False, "weight_decay_norm": False}], ids=str)
+@pytest.mark.parametrize("place", ["weight-{}-act", "weight-act-{}", "{}-act-weight", "stem_norm", "head_norm"])
+@pytest.mark.parametrize("norm", [norm for norm in harness.NORMS if norm != "in"])
+def test_bits_depend_on_other_seeds_for_no_normalization(norm, place, fields, blobs):
+    order = {"order": place.format(norm)} if "{}" in place else {"order": "weight-act", place: norm}
+    choose = random.Random(f"{norm} {place} {fields}")
+    (width, batch), activation = choose.choice(SIZES), choose.choice(["relu", "tanh", "maxout"])
+    groups = 3 if width == 33 else 4
+    cell = make(
+        activation=activation, width=width, batch=batch, groups=groups if norm == "gn" and width != 7 else 1, lr=0.01,
+        weight_decay=0.1, optimiser=choose.choice(["sgd", "adam"]), epochs=1, init="lsuv", **order, **fields,
+    )  # fmt: skip
+    data = blobs()
+    assert not bits_need_one_seed(cell, True, batch_sizes(cell.batch, data))
+    assert same(train(cell, (3,), data), 0, train(cell, (7, 1, 5, 2, 8, 6, 4, 3), data), 7)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "maxout"])
 @pytest.mark.parametrize("seeds", [(3, 9), (7, 1, 5, 2, 8, 6, 4, 3)], ids=str)
 @pytest.mark.parametrize("problem", ODD, ids=str)
