@@ -42,7 +42,7 @@ ORDERS = [  # bn and drop at every place where they can stand
 
 def make(architecture, **fields):
     return Cell.model_validate(
-        {"dataset": "digits", "architecture": architecture, "depth": 2, "width": 4, "groups": 2, "lr": 0.05, **fields},
+        {"dataset": "digits", "architecture": architecture, "depth": 2, "width": 16, "groups": 2, "lr": 0.05, **fields},
         context=harness.choices(),
     )
 
