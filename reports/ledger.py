@@ -290,6 +290,8 @@ def numeric(name: str) -> bool:
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as TOML has it
     return value if isinstance(value, str) else f"{value:g}"
 
 
