@@ -129,7 +129,9 @@ def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[st
 
 def _rows_and_columns(fields: Sequence[str]) -> tuple[list[str], list[str]]:
     """Numbers that vary go into columns, names into rows; all but one of several numbers join the rows."""
-    columns = [f for f in ("depth", "lr", "width", "epochs", "batch") if f in fields][:1]
+    columns = [
+        f for f in ("depth", "lr", "init_gain", "width", "epochs", "batch", "train_size", "label_noise") if f in fields
+    ][:1]
     rows = [f for f in fields if f not in columns]
     return (rows, columns) if rows else (columns, [])
 
