@@ -122,7 +122,8 @@ def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[st
             xticklabels=list(table.columns), yticklabels=list(table.index),
         )  # fmt: skip
         shows = f"{of.title}, {minus(contrast)} ({of.unit})"
-        ax.set(facecolor="#dddddd", xlabel="\n".join([*columns, shows]), ylabel=" · ".join(rows))
+        ax.set(facecolor="#dddddd", ylabel=" · ".join(rows))
+        ax.set_xlabel("\n".join([*columns, shows]), loc="center" if wide > 1 else "right")  # else it is cut
         ax.tick_params(length=0, rotation=0)
     return figure
 
