@@ -122,14 +122,17 @@ def heatmap(frame: pd.DataFrame, metric: str, contrast: str, fields: Sequence[st
             xticklabels=list(table.columns), yticklabels=list(table.index),
         )  # fmt: skip
         shows = f"{of.title}, {minus(contrast)} ({of.unit})"
-        ax.set(facecolor="#dddddd", xlabel="\n".join([*columns, shows]), ylabel=" · ".join(rows))
+        ax.set(facecolor="#dddddd", ylabel=" · ".join(rows))
+        ax.set_xlabel("\n".join([*columns, shows]), loc="center" if wide > 1 else "right")  # else it is cut
         ax.tick_params(length=0, rotation=0)
     return figure
 
 
 def _rows_and_columns(fields: Sequence[str]) -> tuple[list[str], list[str]]:
     """Numbers that vary go into columns, names into rows; all but one of several numbers join the rows."""
-    columns = [f for f in ("depth", "lr", "width", "epochs", "batch") if f in fields][:1]
+    columns = [
+        f for f in ("depth", "lr", "init_gain", "width", "epochs", "batch", "train_size", "label_noise") if f in fields
+    ][:1]
     rows = [f for f in fields if f not in columns]
     return (rows, columns) if rows else (columns, [])
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric, shown
+from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric
 from reports.measures import Measure, measure
 from reports.sides import Evidence
-from reports.words import amount, counted, enumerated, interval, label, p_in_words
+from reports.words import amount, as_written, counted, enumerated, interval, label, p_in_words
 
 MOST_NAMED = 4  # cells in a sentence
 Array = np.ndarray
@@ -180,7 +180,7 @@ def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:
     for column, (name, allowed) in wanted.items():
         there = [value for value in allowed.values if (slots[column] == value).any()]
         if 0 < len(there) < len(allowed.values):
-            values = ", ".join(map(shown, there))
+            values = ", ".join(map(as_written, there))
             said.append(f"Covers {len(there)} of {len(allowed.values)} values of {name} ({values}).")
     left_out = int((~numbers.used).sum()) * len(data.levels)
     if left_out and numbers.used.any():
@@ -199,4 +199,4 @@ def _named(claim: Claim, value: object) -> str:
     """'depth 4' or 'relu', a value of `over`; '2 to 4:', a step."""
     if claim.expected != "varies":
         return f"{value[0]:g} to {value[1]:g}:"
-    return f"{claim.over} {value:g}" if numeric(claim.over) else str(value)
+    return label({claim.over: value}, [claim.over])

@@ -17,9 +17,20 @@ VERDICTS = {
 }
 
 
+# Fields whose values say what they are.
+NAMES = ("dataset", "architecture", "order", "activation", "schedule", "optimiser")
+
+
 def label(values: Mapping[str, object] | pd.Series, fields: Sequence[str]) -> str:
-    """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
-    return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
+    """'tanh, depth 8, affine false': the fields that tell a cell from the others; names speak for themselves."""
+    return ", ".join(str(values[f]) if f in NAMES else f"{f} {as_written(values[f])}" for f in fields) or "all"
+
+
+def as_written(value: object) -> str:
+    """A value of a cell field as a grid has it: '0.1', 'false', 'bn-act'."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

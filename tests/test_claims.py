@@ -118,6 +118,9 @@ def axes_of(which):
     """A small grid that covers a claim: all that it names, and some levels of what it compares along."""
     axes = {**AXES, "order": [NONE, BEFORE]} | {name: values_of(allowed) for name, allowed in which.cells.items()}
     axes |= {name: values_of(allowed) + values_of(which.second[name]) for name, allowed in which.first.items()}
+    axes["order"] = list(dict.fromkeys([*axes["order"], NONE, BEFORE]))[
+        : max(2, len(axes["order"]))
+    ]  # a report needs two
     if which.over and len(axes.get(which.over, ())) < 2:
         axes[which.over] = LEVELS[which.over]
     return axes

@@ -368,11 +368,13 @@ def test_a_number_has_a_minus_sign_only_where_it_shows_one(value, text):
     assert plain(value, signed=True) == ("+" if text[0] in "1" else "") + text
 
 
-@pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none"])
+@pytest.mark.parametrize("axis", ["activation", "depth", "lr", "none", "affine", "stem_norm", "init_gain"])
 def test_a_report_is_built_whatever_varies(tmp_path, axis):
     values = {"activation": '["relu", "tanh"]', "depth": "[2]", "lr": "[0.1]"}
     values |= {"depth": "[2, 4]"} if axis == "depth" else {"lr": "[0.1, 0.01]"} if axis == "lr" else {}
     values |= {} if axis == "activation" else {"activation": '["relu"]'}
+    others = {"affine": "[true, false]", "stem_norm": '["none", "bn"]', "init_gain": "[1, 3]"}
+    values |= {axis: others[axis]} if axis in others else {}
     orders = [f"{a}-{b}-{c}" for a, b, c in (("weight", "bn", "act"), ("weight", "act", "bn"), ("bn", "weight", "act"))]
     orders += ["weight-act", "act-weight", "bn-act-weight", "act-bn-weight", "act-weight-bn", "drop-weight-act"]
     path = tmp_path / "many arms.toml"
