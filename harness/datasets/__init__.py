@@ -64,9 +64,8 @@ class Data:
 
 def load(name: str) -> Data:
     """The data set `name`, split and standardised. DataError where a file is missing or is not what it should be."""
-    kind, _, file = name.partition(":")
-    module = importlib.import_module(f"harness.datasets.{kind}")
-    examples = module.load(file) if file else module.load()
+    kind, *file = name.split(":", 1)
+    examples = importlib.import_module(f"harness.datasets.{kind}").load(*file)
     return prepare(name, examples._replace(flips=examples.flips or mirrors(kind)))
 
 

@@ -50,7 +50,7 @@ def _check(path: Path, part: str, x: np.ndarray, y: np.ndarray, fewest: int) -> 
         raise DataError(f"{path}: x_{part} has shape {x.shape}; it must be (N, C), (N, C, L) or (N, C, H, W)")
     if len(x) < fewest:
         raise DataError(f"{path}: x_{part} has {len(x)} examples; there must be at least {fewest}")
-    if x.dtype.kind == "f" and not (x.min() >= -LARGEST and x.max() <= LARGEST):  # nor is NaN
+    if x.dtype.kind == "f" and not (abs(float(x.min())) <= LARGEST and abs(float(x.max())) <= LARGEST):  # nor NaN
         raise DataError(f"{path}: x_{part} must have finite numbers, up to {LARGEST:g}")
     if y.dtype.kind not in "iu":
         raise DataError(f"{path}: y_{part} is of type {y.dtype}; it must be whole numbers, 0 to classes - 1")
