@@ -57,7 +57,7 @@ def data(request, home):
 
 @pytest.fixture(scope="module")
 def small_cifar10(home):
-    """Files of CIFAR-10 with 100 rows in place of 10,000; those of 10,000 are in no package that could be a test's."""
+    """Files of CIFAR-10 with 100 rows in place of 10,000, which take 184 MB."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cifar10, "ROWS", 100)
         write_cifar10(data_home() / cifar10.FOLDER)
