@@ -14,7 +14,6 @@ from harness.datasets import Data
 from harness.engine import EVALUATION_BATCH, Pilot, seeds_in
 from harness.layers import Weight
 from harness.memory import Probe
-from harness.seen import seen
 from harness.stacking import stack
 from harness.step import make_step
 from harness.training import batch_order, on_device
@@ -57,7 +56,6 @@ def measure(
 
 def _steps(cell: Cell, data: Data, seeds: int, device: str) -> Callable[[], None]:
     """A function that trains a new model for some steps, each time it is called."""
-    data = seen(data, cell)
     tensors = on_device(data, device)
     model = stack(build(cell, data.shape, data.classes), list(range(seeds)), device=device).train()
     step = make_step(model, cell, tensors["x_train"], tensors["y_train"])
@@ -96,7 +94,7 @@ def _products(cell: Cell, data: Data, seeds: int, device: str) -> float:
 def bytes_a_seed(cell: Cell, data: Data, device: str = "cpu") -> int:
     """Memory that one more seed takes: copies of its parameters, what a step keeps for its gradient, an evaluation."""
     model = stack(build(cell, data.shape, data.classes), [0], device=device).train()
-    examples = min(cell.batch, len(seen(data, cell).x_train))
+    examples = min(cell.batch, len(data.x_train))
     x = torch.from_numpy(data.x_train[:examples].copy()).to(device).movedim(0, 1)[None]  # (1, C, B, *space)
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 

@@ -198,5 +198,8 @@ def test_steps_that_move_their_examples_are_not_compiled(images, fields):
     assert asked.tables["runs"].select(columns).equals(eager.tables["runs"].select(columns))
 
 
-def test_a_pilot_times_steps_that_move_their_examples(images):
-    assert set(measure(make(shift=1, flip=True), images, (1, 2)).seconds) == {1, 2}
+@pytest.mark.parametrize("fields", [{"shift": 1}, {"flip": True}, {}])
+def test_a_pilot_times_steps_that_move_their_examples(images, fields):
+    with torch.profiler.profile() as profile:
+        assert set(measure(make(**fields), images, (1, 2)).seconds) == {1, 2}
+    assert ("aten::gather" in {event.key for event in profile.key_averages()}) == bool(fields)

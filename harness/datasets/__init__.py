@@ -100,7 +100,7 @@ def prepare(name: str, examples: Examples) -> Data:
     ]
     checksum = hashlib.sha256()
     for array in arrays:
-        checksum.update(array.tobytes())
+        checksum.update(array.data)
     return Data(name, *arrays, classes=classes, checksum=checksum.hexdigest()[:16], flips=flips)
 
 
