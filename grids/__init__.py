@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -69,12 +70,25 @@ def order_error(order: str, norms: tuple[str, ...]) -> str | None:
     return rule
 
 
+OWN = "npz"  # the data set that is a file of the user's own
+
+
+def own_file_error(name: str) -> str | None:
+    """Why npz:`name` names no file in the folder of data, or None."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+        return None
+    return (
+        f"{OWN} takes the name of a file in the folder of data, of letters, digits, '_', '-' and '.', "
+        f"as in {OWN}:mine for mine.npz"
+    )
+
+
 class Cell(BaseModel):
     """Everything that defines a training except the seed. A default, once released, never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    dataset: str = Field(description="data set, a file in harness/datasets")
+    dataset: str = Field(description="data set, a file in harness/datasets; npz:mine is a file mine.npz of your own")
     architecture: str = Field(description="architecture, a file in harness/architectures")
     order: str = Field(description="layers inside a block, dash-joined, in the order in which they act")
     activation: str = Field(description="activation, with its parameter after a colon where it is not the default")
@@ -128,6 +142,11 @@ class Cell(BaseModel):
     @classmethod
     def _listed(cls, value: str, info: ValidationInfo) -> str:
         choices = (info.context or {}).get(info.field_name)
+        kind, _, file = value.partition(":")
+        if choices and info.field_name == "dataset" and kind == OWN in choices:
+            if error := own_file_error(file):
+                raise ValueError(error)
+            return value
         if choices is not None and value not in choices:
             raise ValueError(f"there is no such {info.field_name}; there are {', '.join(choices)}")
         return value

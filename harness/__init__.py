@@ -27,9 +27,9 @@ def choices() -> dict[str, Any]:
 
 
 @cache
-def _states(architecture: str, fact: str) -> bool | None:
-    """The literal that an architecture's file assigns to `fact`, read without running the file; None if it does not."""
-    tree = ast.parse((HERE / "architectures" / f"{architecture}.py").read_text(encoding="utf-8"))
+def _states(folder: str, name: str, fact: str) -> bool | None:
+    """The literal that a plug-in's file assigns to `fact`, read without running the file; None if it does not."""
+    tree = ast.parse((HERE / folder / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
             return bool(ast.literal_eval(node.value))
@@ -38,7 +38,12 @@ def _states(architecture: str, fact: str) -> bool | None:
 
 def convolves(architecture: str) -> bool:
     """Whether a weight layer of the architecture has a kernel, by its CONVOLUTIONS."""
-    return _states(architecture, "CONVOLUTIONS") is not False
+    return _states("architectures", architecture, "CONVOLUTIONS") is not False
+
+
+def mirrors(dataset: str) -> bool:
+    """Whether the mirror image of an example is of the same class, by the FLIPS of the data set's file."""
+    return _states("datasets", dataset, "FLIPS") is True
 
 
 def stackable(architecture: str) -> bool:
@@ -46,4 +51,4 @@ def stackable(architecture: str) -> bool:
 
     An architecture that does not state CONSTANT_WIDTH is trained one seed at a time: right for every network, if slower.
     """
-    return not convolves(architecture) and _states(architecture, "CONSTANT_WIDTH") is True
+    return not convolves(architecture) and _states("architectures", architecture, "CONSTANT_WIDTH") is True

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from grids import Cell, identity
 from harness.datasets import Data, data_home
 from harness.initialisation import parse
+from harness.seen import seen
 
 # MKL gives a product the same bits wherever in memory its matrices begin; else a seed's bits would depend on its place
 # in the stack (measured: 1,101 of 14,820 products differed, none with this; no difference in speed). It is read at the
@@ -99,13 +100,14 @@ def shape(cell: Cell, data: Data) -> tuple:
     """What the speed of a step depends on, and therefore the best S: one pilot serves all cells that share it."""
     maps = parse(cell.activation)[0] == "maxout"
     drops = "drop" in cell.order.split("-")  # masks of each seed's own take several times as long as the rest
-    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops
+    moving = cell.shift > 0, cell.flip
+    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops, *moving
 
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
-    """What a compiled step depends on: cells that share it share a graph. The learning rate is an input of it."""
-    free = ("dataset", "lr", "schedule", "epochs", "dropout")
-    return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
+    """What a compiled step depends on: cells that share it share a graph. Learning rate and labels are inputs of it."""
+    free = ("dataset", "lr", "schedule", "epochs", "dropout", "train_size", "label_noise")
+    return *cell.without(*free), data.shape, data.classes, len(seen(data, cell).x_train), seeds
 
 
 def choose(pilot: Pilot) -> int:
@@ -129,9 +131,11 @@ def seeds_in(room_bytes: float | None, bytes_a_seed: int | None) -> float:
 def can_compile(cell: Cell, convolves: bool, device_type: str) -> bool:
     """Whether a step may be one graph: the masks of 'drop' come from generators that a graph cannot hold.
 
-    On a CPU a graph of convolutions gains nothing (measured: 0.8 to 1.05 times as fast).
+    Steps that shift or mirror their examples are eager, too: graphs of them were not measured. On a CPU a graph of
+    convolutions gains nothing (measured: 0.8 to 1.05 times as fast).
     """
-    return "drop" not in cell.order.split("-") and not (convolves and device_type == "cpu")
+    as_calls = "drop" in cell.order.split("-") or cell.shift or cell.flip
+    return not as_calls and not (convolves and device_type == "cpu")
 
 
 def pays(seed_steps: int, pilot: Pilot, block: int, uncached: int, trials: int) -> bool:

@@ -9,6 +9,7 @@ import torch
 from grids import Cell
 from harness import memory
 from harness.architectures import build
+from harness.augmentation import moves
 from harness.datasets import Data
 from harness.engine import EVALUATION_BATCH, Pilot, seeds_in
 from harness.layers import Weight
@@ -59,10 +60,11 @@ def _steps(cell: Cell, data: Data, seeds: int, device: str) -> Callable[[], None
     model = stack(build(cell, data.shape, data.classes), list(range(seeds)), device=device).train()
     step = make_step(model, cell, tensors["x_train"], tensors["y_train"])
     batches = batch_order(range(seeds), 1, len(data.x_train), cell.batch)[:STEPS].to(device)
+    more = moves(cell, range(seeds), 1, batches, data)
 
     def run():
         for i in range(STEPS):
-            step(batches[i % len(batches)], cell.lr)
+            step(batches[i % len(batches)], cell.lr, *(each[i % len(batches)] for each in more))
 
     return run
 

@@ -13,11 +13,13 @@ from harness.datasets import Data
 from harness.engine import EAGER, UNMEASURED, How, batch_sizes, bits_need_one_seed, graph
 from harness.initialisation import parse
 from harness.packing import Amount, block_sizes, length
+from harness.seen import misfit, seen
 from results import Made
 
 TRAINED_BY = (
     *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "drawing.py", "lsuv.py"),
     *("stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
+    *("seen.py", "augmentation.py"),
 )
 
 
@@ -67,11 +69,8 @@ def make_plan(
     finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed.
     """
     for cell in grid.cells():
-        if cell.batch > len(data[cell.dataset].x_train):
-            raise PlanError(
-                f"batch = {cell.batch}: larger than the training part of {cell.dataset} "
-                f"({len(data[cell.dataset].x_train)} examples)"
-            )
+        if problem := misfit(cell, data[cell.dataset]):
+            raise PlanError(problem)
     missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
     seeds = grid.seeds.every
     for cell in grid.cells():
@@ -140,7 +139,8 @@ def seeds_in_engine(cell: Cell, data: Data, device_type: str, seeds: int) -> int
     """S where the bits of a run depend on it, else None. seeds: of the trial, on which they may depend on a GPU."""
     if device_type != "cpu":
         return seeds
-    return 1 if bits_need_one_seed(cell, stackable(cell.architecture), batch_sizes(cell.batch, data)) else None
+    batches = batch_sizes(cell.batch, seen(data, cell))
+    return 1 if bits_need_one_seed(cell, stackable(cell.architecture), batches) else None
 
 
 def work(cell: Cell, data: Data) -> float:
@@ -151,4 +151,5 @@ def work(cell: Cell, data: Data) -> float:
     space = prod(data.shape[1:]) * 9 if convolves(cell.architecture) else 1
     maps = 2 if parse(cell.activation)[0] == "maxout" and cell.maxout_width == "same" else 1
     layers = len(cell.order.split("-"))
-    return cell.epochs * len(data.x_train) * cell.width * (cell.depth * cell.width + 100) * space * maps * layers / 2
+    examples = cell.epochs * len(seen(data, cell).x_train)
+    return examples * cell.width * (cell.depth * cell.width + 100) * space * maps * layers / 2

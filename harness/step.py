@@ -14,11 +14,13 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from grids import Cell
+from harness.augmentation import moved
 from harness.engine import compile_options
 from harness.normalizations import Normalization
 
-# step(index (S, B), lr) -> loss (S,), right answers (S,), gradients in the order of the parameters
-Step = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]
+# step(index (S, B), lr, moves (S, B, D + 1) of `augmentation` if any)
+#     -> loss (S,), right answers (S,), gradients in the order of the parameters
+Step = Callable[..., tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]
 
 
 class NotCompiled(RuntimeError):
@@ -33,8 +35,11 @@ def make_step(model: nn.Module, cell: Cell, x: torch.Tensor, y: torch.Tensor) ->
     parameters = list(model.parameters())
     update = _update(cell, model)
 
-    def step(index, lr):
-        batch = x.index_select(0, index.flatten()).unflatten(0, index.shape).movedim(1, 2)  # (S, C, B, *space)
+    def step(index, lr, moves=None):
+        batch = x.index_select(0, index.flatten())
+        if moves is not None:
+            batch = moved(batch, moves.flatten(0, 1))
+        batch = batch.unflatten(0, index.shape).movedim(1, 2)  # (S, C, B, *space)
         loss, right = step_losses(model, batch, y[index])
         gradients = torch.autograd.grad(loss.sum(), parameters)  # the seeds never meet
         with torch.no_grad():

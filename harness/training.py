@@ -16,13 +16,15 @@ from torch import nn
 
 from grids import Cell
 from harness.architectures import build
-from harness.datasets import Data
+from harness.augmentation import moves
+from harness.datasets import Data, DataError
 from harness.engine import COMPILED, EAGER
 from harness.evaluation import Measured, evaluate, reestimate
 from harness.lsuv import unit_variance
 from harness.normalizations import BatchNorm
+from harness.seen import misfit, seen
 from harness.stacking import stack, stream
-from harness.step import make_step, one_graph
+from harness.step import NotCompiled, make_step, one_graph
 
 
 @dataclass
@@ -40,11 +42,16 @@ class Training:
 
 
 def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mode: str = EAGER) -> Training:
-    """Train `cell` with each of `seeds` on `data` and measure it: every epoch, at the end, and at the best epoch.
+    """Train `cell` with each of `seeds` on what it sees of `data` and measure it: each epoch, at the end, at the best epoch.
 
     mode: `eager`, or `compiled` for steps that are one graph; NotCompiled where they cannot be.
     """
     start = time.perf_counter()
+    data = seen(data, cell)
+    if problem := misfit(cell, data):
+        raise DataError(problem)
+    if mode == COMPILED and (cell.shift or cell.flip):
+        raise NotCompiled("steps that shift or mirror their examples are eager")
     tensors = on_device(data, device)
     model = stack(build(cell, data.shape, data.classes), list(seeds), device=device)
     model.train()
@@ -63,7 +70,7 @@ def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mod
             lrs = [learning_rate(cell, (epoch - 1) * steps + i, cell.epochs * steps) for i in range(steps)]
             # A graph takes the rate as a tensor: a number would be part of it.
             rates = torch.tensor(lrs, device=device) if mode == COMPILED else lrs
-            losses, right, gradients = _epoch(step, batches, rates)
+            losses, right, gradients = _epoch(step, batches, rates, *moves(cell, seeds, epoch, batches, data))
             measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
             finite = losses.isfinite().all(0) & measured.loss.isfinite()
             diverged_at[~finite & (diverged_at == 0)] = epoch
@@ -122,11 +129,11 @@ def learning_rate(cell: Cell, step: int, total: int) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _epoch(step, batches, lrs):
-    """One pass: losses (steps, S), right answers of each seed a step (S,), gradients of the last step."""
+def _epoch(step, *inputs):
+    """One pass, inputs by step: losses (steps, S), right answers of each seed a step (S,), gradients of the last step."""
     losses, hits = [], []
-    for index, lr in zip(batches, lrs, strict=True):
-        loss, right, gradients = step(index, lr)
+    for each in zip(*inputs, strict=True):
+        loss, right, gradients = step(*each)
         losses.append(loss)
         hits.append(right)
     return torch.stack(losses), torch.stack(hits).double().mean(0), gradients

@@ -23,6 +23,7 @@ from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
 from harness.evaluation import shared_batch
 from harness.normalizations import GroupNorm
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
+from harness.seen import seen
 from harness.stacking import stack
 from harness.step import NotCompiled
 from harness.training import Training, train
@@ -168,7 +169,7 @@ def _common(trial: Trial, data: Data, provenance: Mapping[str, str], device: str
         "trial": trial.trial_id(engine, code, data.checksum),
         **cell.model_dump(),
         "seed": list(trial.seeds),
-        "train_examples": len(data.x_train),
+        "train_examples": len(seen(data, cell).x_train),
         "val_examples": len(data.x_val),
         "test_examples": len(data.x_test),
         "classes": data.classes,

@@ -32,6 +32,7 @@ from harness.engine import (
 )
 from harness.packing import Amount, block_sizes
 from harness.plan import Plan, code_version, seeds_in_engine, work
+from harness.seen import seen
 
 
 def to_measure(plan: Plan, data: Mapping[str, Data], device_type: str = "cpu") -> dict[tuple, tuple[Cell, list[int]]]:
@@ -87,7 +88,7 @@ def choose_how(
         key = shape(cell, examples)
         if key in pilots and can_compile(cell, convolves(cell.architecture), device_type):
             size = sizes[cell]
-            steps[key] += seeds * cell.epochs * (len(examples.x_train) // cell.batch)
+            steps[key] += seeds * cell.epochs * (len(seen(examples, cell).x_train) // cell.batch)
             trials[key] += -(-seeds // size)
             if not marker(cell, examples, size, code_version(cell.architecture)).exists():
                 uncached[key].add(graph(cell, examples, size))

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import harness
@@ -58,6 +59,16 @@ MISTAKES = {
     "parameter for an activation without": ('"relu"', '"relu:1"', ("activation = 'relu:1'", "takes no parameter")),
     "unknown architecture": ('"mlp"', '"mpl"', ("architecture = 'mpl'", ", ".join(harness.names("architectures")))),
     "unknown data set": ('"digits"', '"digit"', ("dataset = 'digit'", ", ".join(harness.names("datasets")))),
+    "a file of one's own without a name": ('"digits"', '"npz"', ("dataset = 'npz'", "as in npz:mine for mine.npz")),
+    "a file elsewhere": ('"digits"', '"npz:../mine"', ("dataset = 'npz:../mine'", "letters, digits, '_', '-' and '.'")),
+    "a file of a data set": ('"digits"', '"digits:mine"', ("dataset = 'digits:mine'", "there are cifar10, digits")),
+    "training size larger than the training part": (
+        "epochs = 2", "train_size = 1294", ("train_size = 1294", "larger than the training part of digits (1293")),
+    "batch larger than the training size": ("epochs = 2", "train_size = 99", ("batch = 100", "train_size = 99")),
+    "noise of every label": ("epochs = 2", "label_noise = 1", ("label_noise = 1", "less than 1")),
+    "shift beyond the image": ("epochs = 2", "shift = 8", ("shift = 8", "less than 8, the smallest dimension of digits")),
+    "mirrored digits": ("epochs = 2", "flip = true", ("flip = true", "of digits may be", "fashion14, fashion_mnist")),
+    "flip by number": ("epochs = 2", "flip = 1", ("flip = 1", "boolean")),
     "order without act": ('"weight-act"', '"weight-bn"', ("[axes]", "order = 'weight-bn'", *RULE)),
     "order without weight": ('"weight-act"', '"act"', ("order = 'act'", *RULE)),
     "order with two norms": ('"weight-act"', '"bn-weight-bn-act"', ("order = 'bn-weight-bn-act'", *RULE)),
@@ -344,6 +355,23 @@ def test_a_cached_data_set_that_is_damaged_is_named_with_what_to_do(refuse, here
     line = refuse("plan", "study.toml")
     assert str(path) in line
     assert "delete it to have it made again" in line
+
+
+def test_a_file_of_ones_own_is_planned_and_a_missing_one_is_named(refuse, here, monkeypatch, told):
+    monkeypatch.setenv("NORMORDER_DATA", str(here))
+    with_data_set(here, "npz:mine")
+    assert refuse("plan", "study.toml").startswith(f"normorder: {here}/mine.npz: cannot be read: No such file")
+    x, y = np.arange(1200.0).reshape(200, 6), np.arange(200) % 2
+    np.savez(here / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    code, out, _ = told("plan", "study.toml")
+    assert (code, "2 cells × 2 seeds = 4 runs" in out) == (0, True)
+
+
+def test_an_archive_of_cifar10_that_is_not_the_published_one_is_named(refuse, here, monkeypatch):
+    monkeypatch.setenv("NORMORDER_DATA", str(here))
+    (here / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(b"other images"))
+    with_data_set(here, "cifar10")
+    assert f"{here}/cifar-10-binary.tar.gz: wrong checksum, so not the" in refuse("plan", "study.toml")
 
 
 def test_a_place_for_data_that_cannot_be_written_is_named(refuse, here, monkeypatch):

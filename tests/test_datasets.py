@@ -9,12 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_cifar10 import write_cifar10
 
 import harness
-from harness.datasets import SPLIT_SEED, DataError, Examples, data_home, load, mnist1d, prepare
+from harness.datasets import (
+    AT_ONCE,
+    SPLIT_SEED,
+    DataError,
+    Examples,
+    cifar10,
+    data_home,
+    fashion_mnist,
+    load,
+    mnist1d,
+    prepare,
+)
 from harness.datasets.fashion_mnist import DEBIAN, FILES
 
-SIZES = {"digits": (1293, 144, 360), "mnist1d": (3600, 400, 10_000), "fashion_mnist": (54_000, 6_000, 10_000)}
+SIZES = {
+    "digits": (1293, 144, 360),
+    "mnist1d": (3600, 400, 10_000),
+    "fashion_mnist": (54_000, 6_000, 10_000),
+    "fashion14": (9_000, 1_000, 10_000),
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +44,24 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=harness.names("datasets"))
 def data(request, home):
-    if request.param == "fashion_mnist":
+    if request.param in ("fashion_mnist", "fashion14"):
         need_fashion_mnist()
-    return load(request.param)
+    if request.param == "cifar10":
+        request.getfixturevalue("small_cifar10")
+    if request.param == "npz":
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((500, 3, 8)), np.arange(500) % 4
+        np.savez(data_home() / "mine.npz", x_train=x[:400], y_train=y[:400], x_test=x[400:], y_test=y[400:])
+    return load("npz:mine" if request.param == "npz" else request.param)
+
+
+@pytest.fixture(scope="module")
+def small_cifar10(home):
+    """Files of CIFAR-10 with 100 rows in place of 10,000, which take 184 MB."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cifar10, "ROWS", 100)
+        write_cifar10(data_home() / cifar10.FOLDER)
+        yield
 
 
 def need_fashion_mnist():
@@ -75,13 +107,18 @@ def test_each_channel_is_standardised_by_the_training_part(data):
         assert 0 < np.abs(x.std(axes, dtype=float) - 1).max() < 0.2
 
 
+def test_what_may_be_mirrored_is_what_its_file_states(data):
+    assert data.flips == harness.mirrors(data.name.partition(":")[0])
+    assert data.flips == (data.name in ("cifar10", "fashion_mnist", "fashion14"))
+
+
 def test_a_data_set_loads_twice_with_one_checksum(data):
     assert load(data.name).checksum == data.checksum
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_parts_have_their_stated_sizes(name, home):
-    if name == "fashion_mnist":
+    if name.startswith("fashion"):
         need_fashion_mnist()
     assert tuple(len(x) for x, _ in parts(load(name))) == SIZES[name]
 
@@ -125,6 +162,22 @@ def test_each_channel_has_its_own_scale():
     data = prepare("x", Examples(x, np.zeros(200, int), x, np.zeros(200, int), classes=1))
     np.testing.assert_allclose(data.x_train.std((0, 2)), 1, rtol=1e-5)
     np.testing.assert_allclose(data.x_train.mean((0, 2)), 0, atol=1e-5)
+
+
+def test_examples_are_scaled_in_parts_as_they_would_be_at_once():
+    x = np.random.default_rng(0).integers(256, size=(2 * AT_ONCE + 7, 1, 2), dtype=np.uint8)
+    data = prepare("x", Examples(x, np.zeros(len(x), int), x, np.zeros(len(x), int), classes=1))
+    train = x[np.random.default_rng(SPLIT_SEED).permutation(len(x))[round(len(x) / 10) :]]
+    once = ((x - train.mean((0, 2), keepdims=True)) / train.std((0, 2), keepdims=True, dtype=float)).astype(np.float32)
+    np.testing.assert_array_equal(data.x_test, once)
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan, 1e300])
+def test_a_number_that_float32_does_not_hold_is_an_error(number):
+    examples = numbered()
+    examples.x_test[3] = number
+    with pytest.raises(DataError, match="data set x: a number is not finite, or too far from those of the training"):
+        prepare("x", examples._replace(x_train=examples.x_train.copy()))
 
 
 @pytest.mark.parametrize("field", ["x_train", "y_train", "x_test", "y_test"])
@@ -251,3 +304,15 @@ def test_a_damaged_file_of_fashion_mnist_is_named(damage, monkeypatch, tmp_path)
     monkeypatch.setenv("NORMORDER_DATA", str(tmp_path))
     with pytest.raises(DataError, match=name):
         load("fashion_mnist")
+
+
+def test_fashion14_is_means_of_the_first_images(home):
+    need_fashion_mnist()
+    whole, small = fashion_mnist.load(), load("fashion14")
+    assert small.shape == (1, 14, 14)
+    assert small.y_test.tolist() == whole.y_test.tolist()
+    taken = np.random.default_rng(SPLIT_SEED).permutation(10_000)[1000:]  # of all 60,000, none beyond the first 10,000
+    assert small.y_train.tolist() == whole.y_train[taken].tolist()
+    x = whole.x_train[taken].astype(float)
+    x = sum(x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+    np.testing.assert_allclose(small.x_train, (x - x.mean()) / x.std(), rtol=1e-5, atol=1e-6)

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from simulated import exactly, fill, planted, read_grid
 
 import normorder
-from harness.datasets import fashion_mnist, mnist1d
+from harness.datasets import cifar10, fashion_mnist, mnist1d
 from results import Store
 
 ROOT = Path(normorder.__file__).parent
@@ -153,6 +154,31 @@ def test_a_pickle_in_place_of_a_downloaded_data_set_is_not_read(here, told, bomb
     assert "wrong checksum" in errors
 
 
+@pytest.mark.parametrize("what", ["a pickle", "arrays of pickles", "pickles as members", "one array of pickles"])
+def test_a_pickle_in_place_of_a_file_of_ones_own_is_not_read(here, told, bomb, what):
+    path = here / "data" / "mine.npz"
+    path.parent.mkdir()
+    arrays = {
+        "x_train": np.ones((20, 3)),
+        "y_train": np.arange(20) % 2,
+        "x_test": np.ones((4, 3)),
+        "y_test": np.arange(4) % 2,
+    }
+    if what == "a pickle":
+        path.write_bytes(bomb)
+    elif what == "pickles as members":
+        with zipfile.ZipFile(path, "w") as packed:
+            for name in arrays:
+                packed.writestr(f"{name}.npy", bomb)
+    else:
+        objects = np.array([Act(here / "trace")] * 20, dtype=object)
+        changed = dict.fromkeys(arrays, objects) if what == "arrays of pickles" else {"classes": objects}
+        np.savez(path, **arrays | changed, allow_pickle=True)
+    code, out, errors = told("plan", grid_with(here / "g.toml", dataset="npz:mine"))
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"normorder: {path}: cannot be read: ")
+
+
 def test_a_pickle_in_place_of_a_grid_or_of_claims_is_not_read(study, told, bomb, here):
     grid, store = study
     (here / "pickle.toml").write_bytes(bomb)
@@ -213,7 +239,8 @@ def test_what_runs_what_it_reads_is_seen(tmp_path, line):
 HOSTILE = (
     "__import__('pathlib').Path('trace').touch()", "$(touch trace)", "`touch trace`", "; touch trace", "| touch trace",
     "../../trace", "/etc/passwd", "..", "os", "x\0y", "x\ny", "x\u001b[2J", "{{7*7}}", "{trace!r}", "%s%n", "<script>",
-    "a'b\"c", "__init__", "digits/../digits", "digits.py", "٣", "x" * 5000,
+    "a'b\"c", "__init__", "digits/../digits", "digits.py", "٣", "x" * 5000, "npz", "npz:", "npz:../digits",
+    "npz:/etc/passwd", "npz:.hidden", "npz:a b", "npz:a\nb", "npz:a:b", "digits:mine", "_files",
 )  # fmt: skip
 TEXT = """# {question}
 [axes]
@@ -296,10 +323,10 @@ def test_make_takes_a_hostile_path_as_it_is(here, made, name, typed):
 
 @pytest.fixture
 def wrong_server(tmp_path, monkeypatch):
-    """A server on loopback that has other files than Fashion-MNIST's, in place of their source; they are nowhere else."""
+    """A server on loopback that has other files in place of each data set's source; they are nowhere else."""
     served = tmp_path / "served"
     served.mkdir()
-    for name in fashion_mnist.FILES:
+    for name in (*fashion_mnist.FILES, "cifar-10-binary.tar.gz"):
         (served / name).write_bytes(gzip.compress(b"other"))
 
     class Quiet(SimpleHTTPRequestHandler):
@@ -308,16 +335,19 @@ def wrong_server(tmp_path, monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
     Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(fashion_mnist, "SOURCE", f"http://127.0.0.1:{server.server_port}/")
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(fashion_mnist, "SOURCE", address)
+    monkeypatch.setattr(cifar10, "SOURCE", f"{address}cifar-10-binary.tar.gz")
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
     yield server
     server.shutdown()
     server.server_close()
 
 
-def test_a_wrong_download_is_refused_in_a_line_and_not_kept(here, told, wrong_server):
+@pytest.mark.parametrize("dataset", ["fashion_mnist", "fashion14", "cifar10"])
+def test_a_wrong_download_is_refused_in_a_line_and_not_kept(here, told, wrong_server, dataset):
     for _ in range(2):  # the second time as the first: nothing was kept
-        code, out, errors = told("plan", ROOT / "grids" / "fashion_mnist.toml")
+        code, out, errors = told("plan", grid_with(here / "g.toml", dataset=dataset))
         assert (code, out, errors.count("\n")) == (2, "", 1)
         assert "its download failed (ValueError)" in errors
     assert [path for path in (here / "data").rglob("*") if path.is_file()] == []
@@ -331,7 +361,10 @@ def test_a_right_download_would_be_taken(here, wrong_server, monkeypatch):
 
 def test_every_address_in_the_code_is_fetched_with_a_checksum():
     fetching = [path.name for path in SOURCES if "import pooch" in path.read_text()]
-    assert fetching == ["fashion_mnist.py"]
+    assert fetching == ["_files.py"]
     others = ("urllib.request", "requests", "http.client", "urlopen", "urlretrieve", "download_url", "fetch_openml")
     assert [path for path in SOURCES if any(word in path.read_text() for word in others)] == []
     assert all(len(sha) == 64 for pair in fashion_mnist.FILES.values() for sha in pair)
+    assert len(cifar10.SHA256) == 64
+    using = {path.name for path in SOURCES if "find_or_download(" in path.read_text()}
+    assert using == {"_files.py", "fashion_mnist.py", "cifar10.py"}

@@ -103,6 +103,18 @@ def test_a_deleted_file_makes_exactly_its_runs_again_with_equal_bits(swept, data
     pd.testing.assert_frame_equal(before[["run_id", *METRICS]], after[["run_id", *METRICS]])
 
 
+def test_cells_with_parts_of_a_data_set_are_trained_on_them_from_one_shared_set(data, slots, tmp_path):
+    axes = ('["relu", "tanh"]', '["relu"]\ntrain_size = [0, 200]\nlabel_noise = [0, 0.5]')
+    grid = read_grid(tmp_path / "g.toml", axes=axes, recipe=("[recipe]", "[recipe]\nshift = 1"), count=("= 5", "= 1"))
+    store = Store(tmp_path / "store")
+    assert run(grid, store, data, slots) == {"done": 12, "diverged": 0, "failed": 0}
+    runs = store.read("runs").to_pandas()
+    assert (runs["train_examples"] == runs["train_size"].replace(0, 1293)).all()
+    assert set(runs["data"]) == {data["digits"].checksum}
+    mean = runs.groupby("label_noise")["train_accuracy"].mean()
+    assert mean[0.0] > mean[0.5] + 0.1
+
+
 def test_the_report_of_a_sweep_is_one_file_that_needs_no_other(swept, tmp_path):
     grid, store = swept
     lines = page.build(grid, store, tmp_path / "report")

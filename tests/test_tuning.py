@@ -166,6 +166,13 @@ def test_a_graph_pays_by_the_steps_of_all_the_cells_that_share_it(data):
     assert {how.mode for how in choose_how(planned(*others), data, measured, slots=1).values()} == {EAGER}
 
 
+def test_a_graph_pays_by_the_steps_over_what_the_cells_see(data):
+    rates = [make(lr=0.01 * n, train_size=0) for n in range(1, 9)]
+    halves = [cell.model_copy(update={"train_size": len(data["x"].x_train) // 8}) for cell in rates]
+    assert {how.mode for how in choose_how(planned(*rates), data, pilots(data, SLOW, *rates), 1).values()} == {COMPILED}
+    assert {how.mode for how in choose_how(planned(*halves), data, pilots(data, SLOW, *halves), 1).values()} == {EAGER}
+
+
 def test_a_graph_on_disk_pays_sooner(data):
     cell, measured = make(), pilots(data, SLOW, make())
     assert choose_how(planned(cell), data, measured, slots=1)[cell].mode == EAGER

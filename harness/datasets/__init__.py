@@ -1,7 +1,8 @@
 """Data sets, a file each; the file's name is the data set's name. `load` finds the file and asks it for the examples.
 
 A file defines `load()` -> Examples: all training examples (the validation part is cut here, in the same way for every
-data set) and the test examples, as they come, not yet standardised.
+data set) and the test examples, as they come, not yet standardised. It states `FLIPS = True` where the mirror image of an
+example is one of the same class. `npz:NAME` is the file NAME.npz of a user's own, by `npz.load(NAME)`.
 """
 
 import hashlib
@@ -14,9 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from grids import WrongUse
+from harness import mirrors
 
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 20_150_211  # of the cut between training and validation examples, the same for every run
+AT_ONCE = 4096  # examples that are standardised together, in float64: all of CIFAR-10 would take gigabytes
 
 
 class DataError(WrongUse):
@@ -24,18 +27,19 @@ class DataError(WrongUse):
 
 
 class Examples(NamedTuple):
-    """x (N, C, *space) of any number type, y (N,) of classes 0 to classes - 1."""
+    """x (N, C, *space) of any number type, y (N,) of classes 0 to classes - 1. flips: as a data set's file states it."""
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
+    flips: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
-    """What a training sees. x float32 (N, C, *space), standardised with the training part's mean and sd of each channel."""
+    """What trainings see. x float32 (N, C, *space), standardised with the training part's mean and sd of each channel."""
 
     name: str
     x_train: np.ndarray
@@ -45,7 +49,12 @@ class Data:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
-    checksum: str  # 16 hexadecimal digits of the SHA-256 of all arrays
+    checksum: str  # 16 hexadecimal digits of the SHA-256 of all arrays of the whole set
+    flips: bool = False  # whether mirror images are of the same class
+    part: tuple[int, float] = (
+        0,
+        0.0,
+    )  # train_size and label_noise of the cells that see this; the whole set by default
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,12 +64,14 @@ class Data:
 
 def load(name: str) -> Data:
     """The data set `name`, split and standardised. DataError where a file is missing or is not what it should be."""
-    return prepare(name, importlib.import_module(f"harness.datasets.{name}").load())
+    kind, *file = name.split(":", 1)
+    examples = importlib.import_module(f"harness.datasets.{kind}").load(*file)
+    return prepare(name, examples._replace(flips=examples.flips or mirrors(kind)))
 
 
 def prepare(name: str, examples: Examples) -> Data:
     """Cut the validation part by a fixed seed, standardise everything with the training part's statistics."""
-    x, y, x_test, y_test, classes = examples
+    x, y, x_test, y_test, classes, flips = examples
     permutation = np.random.default_rng(SPLIT_SEED).permutation(len(x))
     held_out = round(len(x) * VALIDATION_SHARE)
     val, train = np.sort(permutation[:held_out]), permutation[held_out:]
@@ -69,7 +80,13 @@ def prepare(name: str, examples: Examples) -> Data:
     sd = x[train].std(axis=axes, keepdims=True, dtype=np.float64)
 
     def standardised(part: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray((part - mean) / np.where(sd == 0, 1, sd), dtype=np.float32)
+        scaled = np.empty(part.shape, np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold is told
+            for start in range(0, len(part), AT_ONCE):
+                scaled[start : start + AT_ONCE] = (part[start : start + AT_ONCE] - mean) / np.where(sd == 0, 1, sd)
+        if not np.isfinite(scaled).all():
+            raise DataError(f"data set {name}: a number is not finite, or too far from those of the training part")
+        return scaled
 
     def classes_of(part: np.ndarray) -> np.ndarray:
         if len(part) and not (part.min() >= 0 and part.max() < classes and (part == np.round(part)).all()):
@@ -83,8 +100,8 @@ def prepare(name: str, examples: Examples) -> Data:
     ]
     checksum = hashlib.sha256()
     for array in arrays:
-        checksum.update(array.tobytes())
-    return Data(name, *arrays, classes=classes, checksum=checksum.hexdigest()[:16])
+        checksum.update(array.data)
+    return Data(name, *arrays, classes=classes, checksum=checksum.hexdigest()[:16], flips=flips)
 
 
 def data_home() -> Path:

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.datasets import DataError, Examples, data_home
+from harness.datasets._files import find_or_download
 
+FLIPS = True  # a shirt in a mirror is a shirt; of shoes and bags, both sides occur
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SOURCE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 # By file, SHA-256 of the file as its authors publish it (packed; Debian packs anew) and of what is in it.
@@ -43,20 +45,9 @@ def load():
 
 def _find(name: str) -> Path:
     """The file, downloaded if it is nowhere."""
-    for folder in (data_home() / "fashion-mnist", data_home(), DEBIAN):
-        if (folder / name).exists():
-            return folder / name
-    import pooch  # seldom needed, and slow to import
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        target = data_home() / "fashion-mnist"
-        return Path(pooch.retrieve(SOURCE + name, f"sha256:{FILES[name][0]}", fname=name, path=target))
-    except Exception as error:
-        raise DataError(
-            f"{name}: neither in {data_home()} nor in {DEBIAN}, and its download failed "
-            f"({type(error).__name__}); put it into $NORMORDER_DATA or install Debian's dataset-fashion-mnist"
-        ) from None
+    otherwise = "put it into $NORMORDER_DATA or install Debian's dataset-fashion-mnist"
+    folders = (data_home() / "fashion-mnist", data_home(), DEBIAN)
+    return find_or_download(SOURCE + name, FILES[name][0], folders, otherwise)
 
 
 def _read(path: Path, name: str) -> np.ndarray:
