@@ -4,7 +4,7 @@
 optimiser too has next to no Python in a step and reuses its memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -77,6 +77,14 @@ def _update(cell: Cell, parameters: list[nn.Parameter]) -> Callable:
         )  # fmt: skip
 
     return update
+
+
+def first_step(cell: Cell, parameters: list[nn.Parameter], gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The parameters after a first step of the optimiser at the peak learning rate. Changes nothing."""
+    copies = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        _update(cell, copies)(gradients, cell.lr)
+    return copies
 
 
 @contextmanager
