@@ -292,7 +292,9 @@ def validate_command(
         + (f", every run of {grid.name}" if grid else "")
     )
     if left := retrying(lambda: orphans(where)):
-        print(f"orphans of a crash or of deleted files, without effect: rows of {left:,} trials without runs")
+        print(
+            f"orphans of a crash or of deleted files, without effect: curves, layers or examples of {left:,} trials without runs"
+        )
 
 
 @app.command("status")
