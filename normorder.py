@@ -293,7 +293,7 @@ def validate_command(
     )
     if left := retrying(lambda: orphans(where)):
         print(
-            f"orphans of a crash or of deleted files, without effect: curves or examples of {left:,} trials without runs"
+            f"orphans of a crash or of deleted files, without effect: rows of other tables of {left:,} trials without runs"
         )
 
 

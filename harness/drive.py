@@ -65,7 +65,9 @@ def _on_cluster(
     amount = {cell: work(cell, data[cell.dataset]) for cell in hows}
     devices = {cell: made.device for cell, made in plan.made.items()}
     placed = placement.accelerators(amount, ("order", *grid.searched), nodes, asked, devices)
-    trials = [replace(trial, accelerator=placed.get(trial.cell, "")) for trial in trials]
+    trials = [
+        replace(trial, accelerator=placed.get(trial.cell, ""), probes=grid.probes.of(trial.cell)) for trial in trials
+    ]
     tell(study, trials, slots)
     if unmeasured := len(shapes.keys() - pilots.keys()):
         print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")

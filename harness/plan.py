@@ -16,6 +16,7 @@ from harness.packing import Amount, block_sizes, length
 from harness.seen import misfit, seen
 from results import Made
 
+# Not what only looks on (probes.py, values.py): it changes no result, so that other code there leaves all runs valid.
 TRAINED_BY = (
     *("layout.py", "layers.py", "normalizations.py", "initialisation.py", "drawing.py", "lsuv.py"),
     *("stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
@@ -36,6 +37,7 @@ class Trial:
     block: int = UNMEASURED  # the S that was chosen for the cell, of which this trial may have fewer
     mode: str = EAGER
     accelerator: str = ""  # the kind that it is to have; empty for any
+    probes: tuple[int, ...] = ()  # epochs in which the inside of the networks is measured
 
     @property
     def runs(self) -> list[Run]:

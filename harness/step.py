@@ -4,7 +4,7 @@
 optimiser too has next to no Python in a step and reuses its memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -33,7 +33,7 @@ def make_step(model: nn.Module, cell: Cell, x: torch.Tensor, y: torch.Tensor) ->
     lr is a tensor () for a graph, which a number would be baked into, and a number for eager steps.
     """
     parameters = list(model.parameters())
-    update = _update(cell, model)
+    update = _update(cell, parameters, _of_norms(model))
 
     def step(index, lr, moves=None):
         batch = x.index_select(0, index.flatten())
@@ -56,15 +56,19 @@ def step_losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[tor
     return loss, (logits.detach().argmax(1) == y).sum(1)
 
 
-def _update(cell: Cell, model: nn.Module) -> Callable:
+def _of_norms(model: nn.Module) -> list[bool]:
+    """Of each parameter, whether it is a normalization's."""
+    norms = {p for layer in model.modules() if isinstance(layer, Normalization) for p in layer.parameters()}
+    return [parameter in norms for parameter in model.parameters()]
+
+
+def _update(cell: Cell, parameters: list[torch.Tensor], of_norms: list[bool]) -> Callable:
     """update(gradients in the order of the parameters, lr), with weight decay where the cell wants it."""
-    parameters = list(model.parameters())
     if cell.weight_decay_norm or not cell.weight_decay:
         return _optimiser(cell, parameters, cell.weight_decay)
-    norms = {p for layer in model.modules() if isinstance(layer, Normalization) for p in layer.parameters()}
     parts = []  # the indices of the parameters that decay, and of those that do not, with their updates
     for decay, wanted in ((cell.weight_decay, False), (0.0, True)):
-        part = [i for i, parameter in enumerate(parameters) if (parameter in norms) == wanted]
+        part = [i for i, of_norm in enumerate(of_norms) if of_norm == wanted]
         if part:
             parts.append((part, _optimiser(cell, [parameters[i] for i in part], decay)))
 
@@ -102,6 +106,14 @@ def _optimiser(cell: Cell, parameters: list[nn.Parameter], weight_decay: float) 
         )  # fmt: skip
 
     return update
+
+
+def first_step(cell: Cell, model: nn.Module, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The parameters of `model` after a first step of the optimiser at the peak learning rate. Changes nothing."""
+    copies = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        _update(cell, copies, _of_norms(model))(gradients, cell.lr)
+    return copies
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from harness.engine import COMPILED, EAGER
 from harness.evaluation import Measured, evaluate, reestimate
 from harness.lsuv import unit_variance
 from harness.normalizations import BatchNorm
+from harness.probes import Probe, Prober
 from harness.seen import misfit, seen
 from harness.stacking import stack, stream
 from harness.step import NotCompiled, make_step, one_graph
@@ -37,14 +38,23 @@ class Training:
     best_epoch: np.ndarray  # (S,)
     curves: list[dict[str, object]]  # by epoch and split, each number (S,)
     correct: np.ndarray  # bool (S, test examples)
+    probes: list[Probe]  # by epoch
     parameters: int
     wall_s: float
 
 
-def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mode: str = EAGER) -> Training:
+def train(
+    cell: Cell,
+    seeds: Sequence[int],
+    data: Data,
+    device: str = "cpu",
+    mode: str = EAGER,
+    probes: Sequence[int] = (),
+) -> Training:
     """Train `cell` with each of `seeds` on what it sees of `data` and measure it: each epoch, at the end, at the best epoch.
 
-    mode: `eager`, or `compiled` for steps that are one graph; NotCompiled where they cannot be.
+    mode: `eager`, or `compiled` for steps that are one graph; NotCompiled where they cannot be. probes: the epochs in
+    which the inside of the networks is measured, 0 at initialisation.
     """
     start = time.perf_counter()
     data = seen(data, cell)
@@ -62,7 +72,9 @@ def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mod
     steps = len(data.x_train) // cell.batch
     diverged_at = torch.zeros(len(seeds), dtype=torch.long, device=device)
     best = _Best(model, len(seeds), device)
-    at_start = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
+    prober = Prober(model, cell, tensors, probes)
+    with prober.at(0):
+        at_start = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
     curves = [_row(0, "val", at_start)]
     with one_graph(step, torch.device(device).type) if mode == COMPILED else nullcontext(step) as step:
         for epoch in range(1, cell.epochs + 1):
@@ -71,7 +83,8 @@ def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mod
             # A graph takes the rate as a tensor: a number would be part of it.
             rates = torch.tensor(lrs, device=device) if mode == COMPILED else lrs
             losses, right, gradients = _epoch(step, batches, rates, *moves(cell, seeds, epoch, batches, data))
-            measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
+            with prober.at(epoch):
+                measured = evaluate(model, len(seeds), tensors["x_val"], tensors["y_val"])
             finite = losses.isfinite().all(0) & measured.loss.isfinite()
             diverged_at[~finite & (diverged_at == 0)] = epoch
             curves.append(_row(epoch, "train", None, losses, right / cell.batch, _gradient_norm(gradients), lrs[0]))
@@ -89,6 +102,7 @@ def train(cell: Cell, seeds: Sequence[int], data: Data, device: str = "cpu", mod
         best_epoch=best.epoch.cpu().numpy(),
         curves=curves,
         correct=correct.cpu().numpy(),
+        probes=prober.found,
         parameters=sum(p.numel() for p in parameters) // len(seeds),
         wall_s=time.perf_counter() - start,
     )

@@ -23,6 +23,7 @@ from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
 from harness.evaluation import shared_batch
 from harness.normalizations import GroupNorm
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
+from harness.probes import COLUMNS
 from harness.seen import seen
 from harness.stacking import stack
 from harness.step import NotCompiled
@@ -100,10 +101,10 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
         try:
             if trial.mode == COMPILED:
                 graphs.guard()
-            training = train(trial.cell, trial.seeds, data, device, trial.mode)
+            training = train(trial.cell, trial.seeds, data, device, trial.mode, trial.probes)
         except NotCompiled as error:
             not_compiled, trial = str(error), replace(trial, mode=EAGER)
-            training = train(trial.cell, trial.seeds, data, device, EAGER)
+            training = train(trial.cell, trial.seeds, data, device, EAGER, trial.probes)
     except Exception as error:
         tables = failed_tables(trial, data, provenance, traceback.format_exc(), started_at, device)
         return Outcome(tables, not_compiled, is_out_of_memory(error))
@@ -131,6 +132,8 @@ def _tables(
         "memory_bytes": round(memory_bytes / len(trial.seeds)),
     }
     tables = {"runs": table("runs", rows), "curves": _curves(trial, training, common["trial"])}
+    if training.probes:
+        tables["layers"] = _layers(trial, training, common["trial"])
     done = training.diverged_at == 0
     if done.any():
         run_ids = [run.run_id for run, fine in zip(trial.runs, done, strict=True) if fine]
@@ -201,6 +204,30 @@ def _curves(trial: Trial, training: Training, trial_id: str) -> pa.Table:
             for name in ("loss", "accuracy", "calibration_error", "gradient_norm"):
                 columns[name].append(float(row[name][s]))
     return table("curves", columns)
+
+
+def _layers(trial: Trial, training: Training, trial_id: str) -> pa.Table:
+    """One row a run, probed epoch, block and site, up to the epoch in which a run diverged."""
+    probes = training.probes
+    last = np.where(training.diverged_at > 0, training.diverged_at, trial.cell.epochs)
+    wanted = np.concatenate([np.full((len(p.sites), len(last)), p.epoch) <= last for p in probes]).T  # (S, rows)
+
+    def of_sites(values: list) -> np.ndarray:
+        """A value a site and epoch -> a value a row."""
+        return np.broadcast_to(np.array(values), wanted.shape)[wanted]
+
+    columns = {name: np.concatenate([p.numbers[name] for p in probes]).T[wanted].astype(np.float32) for name in COLUMNS}
+    quantiles = np.concatenate([p.quantiles for p in probes]).swapaxes(0, 1)[wanted].astype(np.float32)
+    run_ids = np.array([run.run_id for run in trial.runs])
+    columns |= {
+        "run_id": np.broadcast_to(run_ids[:, None], wanted.shape)[wanted],
+        "trial": trial_id,
+        "epoch": of_sites([p.epoch for p in probes for _ in p.sites]),
+        "block": of_sites([block for p in probes for block, _ in p.sites]),
+        "site": of_sites([site for p in probes for _, site in p.sites]),
+        "quantiles": [None if np.isnan(row[0]) else row for row in quantiles],
+    }
+    return table("layers", columns)
 
 
 def on(device: str, accelerator: str) -> str:

@@ -112,7 +112,15 @@ CURVES = pa.schema(
         _field("lr", pa.float64(), "learning rate of the epoch's first step; train only"),
     ]
 )
-QUANTILES = tuple(q / 100 for q in (0, 0.5, 1, 2.5, *range(5, 100, 5), 97.5, 99, 99.5, 100))
+QUANTILES = (0.0, 0.01, 0.05, *(q / 10 for q in range(1, 10)), 0.95, 0.99, 1.0)
+_SHARE = "share, 0 to 1"
+
+
+def _measured(name: str, meaning: str, unit: str = "") -> pa.Field:
+    """A number that is measured inside of a network: there are many, and none is known to more than seven digits."""
+    return _field(name, pa.float32(), meaning, unit)
+
+
 LAYERS = pa.schema(
     [
         RUN_ID,
@@ -125,45 +133,60 @@ LAYERS = pa.schema(
             "input (what the block is given), a layer by its name in the order (its output; where a block has several "
             "sets of layers, after their path, as in 1.weight), or output (what the block gives)",
         ),
-        _field("mean", pa.float64(), "of all values of the validation part at this site"),
-        _field("sd", pa.float64(), "standard deviation of all these values"),
-        _field("skewness", pa.float64(), "third standardised moment of all these values; 0 of a normal variable"),
-        _field("kurtosis", pa.float64(), "fourth standardised moment of all these values; 3 of a normal variable"),
-        _field("zeros", pa.float64(), "share of these values that are exactly 0", "share, 0 to 1"),
-        _field("negative", pa.float64(), "share of these values below 0", "share, 0 to 1"),
-        _field("saturated", pa.float64(), "share where the activation hardly has a slope; act only", "share, 0 to 1"),
-        _field(
+        _measured(
+            "mean",
+            "of all values at this site, of the first 1,000 examples of the validation part or as many as have 4 million "
+            "values; in evaluation mode, at epoch 0 with the statistics of these examples in place of running averages",
+        ),
+        _measured("sd", "standard deviation of all these values"),
+        _measured("skewness", "third standardised moment of all these values; 0 of a normal variable"),
+        _measured("kurtosis", "fourth standardised moment of all these values; 3 of a normal variable"),
+        _measured("zeros", "share of these values that are exactly 0", _SHARE),
+        _measured("negative", "share of these values below 0", _SHARE),
+        _measured(
+            "saturated",
+            "share of all values of the whole validation part where the activation hardly has a slope; act only",
+            _SHARE,
+        ),
+        _measured(
             "dead",
-            pa.float64(),
-            "share of the channels (at a place in space: of all) that are saturated for every example; act only",
-            "share, 0 to 1",
+            "share of the channels that are saturated for every example of the validation part, everywhere in space; "
+            "act only",
+            _SHARE,
         ),
-        _field(
+        _measured(
             "effective_rank",
-            pa.float64(),
-            "tr(M)² / tr(M²), M the second moments of the channels (after the mean over space), over the validation part",
+            "tr(M)² / tr(M²), M the second moments of the channels (after the mean over space) over the same examples as "
+            "mean; a lower bound of the rank; input and output only",
         ),
-        _field("mean_cosine", pa.float64(), "mean cosine of the representations of two examples"),
-        _field(
-            "drift", pa.float64(), "mean distance of quantiles to those at the last probed epoch, in its sd; input only"
+        _measured(
+            "mean_cosine", "mean cosine of these representations of two different examples; input and output only"
         ),
-        _field("gradient_norm", pa.float64(), "L2 norm of the loss's gradient by the weights; weight only"),
-        _field(
+        _measured(
+            "drift",
+            "mean distance of equal quantiles now and at the last probed epoch (the 1-Wasserstein distance), by the sd "
+            "then; input only",
+        ),
+        _measured(
+            "gradient_norm",
+            "L2 norm of the gradient of the loss by the weights, on the first examples of the training part, as many as "
+            "a batch has, at most 32, in training mode; weight only",
+        ),
+        _measured(
             "update_norm",
-            pa.float64(),
-            "L2 norm of what a step of the optimiser adds, by that of the weights; weight only",
+            "L2 norm of what a first step of the optimiser adds with these gradients at the peak learning rate, by that "
+            "of the weights; weight only",
         ),
-        _field(
+        _measured(
             "gradient_change",
-            pa.float64(),
-            "L2 norm of the change of the gradient by the weights when all layers before are updated, by that of the "
-            "gradient before (Santurkar et al. 2018, arXiv:1805.11604); weight only",
+            "L2 norm of the change of the gradient by the weights when this step has updated all layers before them, by "
+            "that of the gradient before (Santurkar et al. 2018, arXiv:1805.11604); weight of some blocks only",
         ),
-        _field("gradient_cosine", pa.float64(), "cosine of these two gradients; weight only"),
+        _measured("gradient_cosine", "cosine of these two gradients; weight of some blocks only"),
         _field(
             "quantiles",
-            pa.list_(pa.float64()),
-            "of all these values, at 0, 0.5, 1, 2.5, 5, 10, …, 95, 97.5, 99, 99.5 and 100 %",
+            pa.list_(pa.float32()),
+            "of up to 2,048 of the values that mean is of, at 0, 1, 5, 10, 20, …, 90, 95, 99 and 100 %",
         ),
     ]
 )

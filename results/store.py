@@ -1,7 +1,7 @@
 """A folder of Parquet files, or objects under a prefix, one a trial and table, or merged of many. A file is absent or
 complete.
 
-Names that begin with a dot are temporary and never read. Rows of `curves` and `examples` count only through the
+Names that begin with a dot are temporary and never read. Rows of other tables than `runs` count only through the
 (run_id, trial) of an accepted row of `runs`, which is written last: what a crash leaves behind is without effect.
 What a store says follows from its rows, whatever files they are in and however often.
 """
@@ -24,6 +24,7 @@ from results.places import Place, at, locate
 from results.schema import MEASURED, SCHEMAS, columns_of
 
 FINISHED = ("done", "diverged")
+KEYS = {"curves": ["run_id", "epoch", "split"], "layers": ["run_id", "epoch", "block", "site"]}  # of a row that counts
 MARK = ".store-"
 VERSIONS = (
     "run_id",
@@ -115,8 +116,8 @@ class Store:
     def read(self, name: str, of: pa.Table | None = None) -> pa.Table:
         """Rows of table `name` that count. In `runs`, one a run: its accepted finished row, else its last failed one.
 
-        of: accepted rows of `runs`, or their run_id and trial alone. Of `curves` and `examples` only the rows that belong
-        to them are given, and `runs` is not read again.
+        of: accepted rows of `runs`, or their run_id and trial alone. Of the other tables only the rows that belong to them
+        are given, and `runs` is not read again.
         """
         if name == "runs":
             return one_a_run(self._rows("runs")).sort_by("run_id")
@@ -133,7 +134,7 @@ class Store:
             at = pc.index_in(rows["run_id"], accepted["run_id"])
             return pc.equal(accepted["trial"].take(at), rows["trial"])
 
-        return _one_a_key(self._rows(name, keep=counts), ["run_id", "epoch", "split"])
+        return _one_a_key(self._rows(name, keep=counts), KEYS[name])
 
     def find(self, run_ids: pa.Array, extra: range) -> tuple[pa.Table, pa.Table]:
         """The accepted rows of these runs, one for each id in its place, null where there is none; and all finished rows
@@ -253,9 +254,19 @@ def _one_a_key(rows: pa.Table, keys: list[str]) -> pa.Table:
     rows = rows.sort_by([(name, "ascending") for name in keys])
     if len(rows) < 2 or not pc.any(_same_as_before(rows, keys)).as_py():
         return rows
-    rows = rows.sort_by([(name, "ascending") for name in [*keys, *(c for c in rows.column_names if c not in keys)]])
+    others = {f"other {i}": _sortable(rows[c]) for i, c in enumerate(rows.column_names) if c not in keys}
+    order = pc.sort_indices(
+        pa.table({**{key: rows[key] for key in keys}, **others}),
+        [(name, "ascending") for name in (*keys, *others)],
+    )
+    rows = rows.take(order)
     first = pc.invert(_same_as_before(rows, keys))
     return rows.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
+def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column, or the words for its lists, which Arrow does not sort."""
+    return pa.array(map(repr, column.to_pylist())) if pa.types.is_nested(column.type) else column
 
 
 def _same_as_before(rows: pa.Table, keys: list[str]) -> pa.Array:

@@ -16,7 +16,7 @@ from results.errors import OutOfReach, StoreError, Vanished
 from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
 from results.places import Place, at, over
-from results.schema import METRICS, SCHEMAS, columns_of
+from results.schema import METRICS, QUANTILES, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
 STATUSES = (*FINISHED, "failed")
@@ -75,8 +75,8 @@ def _unreadable(path: Place, name: str) -> str | None:
 
 
 def orphans(store: Store) -> int:
-    """How many trials have curves or examples and no row in `runs`: what a crash left behind, without effect."""
-    beside = set().union(*(trials(store.files(name), name) for name in ("curves", "examples")))
+    """How many trials have rows in other tables and none in `runs`: what a crash left behind, without effect."""
+    beside = set().union(*(trials(store.files(name), name) for name in SCHEMAS if name != "runs"))
     return len(beside - trials(store.files("runs"), "runs"))
 
 
@@ -92,6 +92,7 @@ def _problems(store: Store) -> Iterator[str]:
     del kept, runs
     yield from _without_curves(store, done, unreadable)
     yield from _without_examples(store, done, unreadable)
+    yield from _wrong_layers(store, unreadable)
     yield from map(str, unreadable)
     if not unreadable:
         for run_id in store.conflicts()["run_id"].unique():
@@ -203,6 +204,28 @@ def _without_examples(store: Store, done: pa.Table, unreadable: list[StoreError]
     keys = pc.binary_join_element_wise(done["run_id"], done["trial"], " ")
     for run_id, trial in _names(done.filter(pc.invert(pc.is_in(keys, pa.chunked_array(counted))))):
         yield f"run {run_id} of trial {trial}: no row of examples counts it"
+
+
+def _wrong_layers(store: Store, unreadable: list[StoreError]) -> Iterator[str]:
+    """Rows of `layers` that no trial writes, by trial. A run may have none: where a grid asks for none, or in old stores."""
+    shares = [field.name for field in SCHEMAS["layers"] if (field.metadata or {}).get(b"unit") == b"share, 0 to 1"]
+    for _, rows, _ in batches(store.files("layers"), "layers", unreadable=unreadable.append):
+        keyless = [pc.is_null(rows[name]) for name in ("run_id", "epoch", "block", "site")]
+        keyless += [pc.less(rows[name], 0) for name in ("epoch", "block")]
+        outside = [pc.or_(pc.less(rows[name], 0), pc.greater(rows[name], 1)) for name in shares]
+        outside += [
+            pc.less(rows[name], 0) for name in ("sd", "gradient_norm", "update_norm", "gradient_change", "drift")
+        ]
+        lengths = pc.fill_null(pc.list_value_length(rows["quantiles"]), len(QUANTILES))
+        wrong = {
+            "without a run, an epoch from 0 on, a block or a site": keyless,
+            "a share beyond 0 to 1, or a size below 0": outside,
+            f"other than {len(QUANTILES)} quantiles": [pc.not_equal(lengths, len(QUANTILES))],
+        }
+        for what, each in wrong.items():
+            found = functools.reduce(pc.or_, (pc.fill_null(one, False) for one in each))
+            for trial in pc.unique(rows.filter(found)["trial"]).to_pylist():
+                yield f"trial {trial}: rows of layers {what}"
 
 
 def _names(rows: pa.Table) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from grids import Cell, Run
 from results import METRICS, SCHEMAS, Made, Store, StoreError, table
 from results.files import TRIES, Vanished, retrying
+from results.schema import QUANTILES
 
 CELL = Cell(dataset="digits", architecture="mlp", order="weight-act", activation="relu", depth=2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,6 +65,13 @@ def curves(*seeds, trial="trial", **changes):
     numbers = dict.fromkeys(("loss", "accuracy", "calibration_error", "gradient_norm", "lr"), 0.5)
     where = {"run_id": run_ids(*seeds), "trial": trial, "epoch": 1, "split": "train"}
     return table("curves", {**where, **numbers, **changes})
+
+
+def layers(*seeds, trial="trial", **changes):
+    """One site of one epoch of each seed."""
+    where = {"run_id": run_ids(*seeds), "trial": trial, "epoch": 0, "block": 1, "site": "act"}
+    numbers = dict.fromkeys([name for name in SCHEMAS["layers"].names if name not in (*where, "quantiles")], 0.5)
+    return table("layers", {**where, **numbers, "quantiles": [[0.5] * len(QUANTILES)] * len(seeds), **changes})
 
 
 def examples(*seeds, trial="trial"):
@@ -194,9 +202,25 @@ def test_every_metric_has_a_unit(name):
 
 def test_a_repeated_trial_is_one_file(tmp_path):
     store = Store(tmp_path)
-    store.write({"runs": runs(0), "curves": curves(0), "examples": examples(0)})
-    store.write({"runs": runs(0, host="there", wall_s=9.0), "curves": curves(0), "examples": examples(0)})
-    assert [len(store.files(name)) for name in SCHEMAS] == [1, 1, 1]
+    beside = {"curves": curves(0), "layers": layers(0), "examples": examples(0)}
+    store.write({"runs": runs(0), **beside})
+    store.write({"runs": runs(0, host="there", wall_s=9.0), **beside})
+    assert [len(store.files(name)) for name in SCHEMAS] == [1, 1, 1, 1]
+
+
+def test_rows_of_layers_count_once_for_each_run_epoch_block_and_site(tmp_path):
+    store = Store(tmp_path)
+    where = {"epoch": [0, 0, 0, 2], "block": [1, 1, 2, 1], "site": ["act", "weight", "act", "act"]}
+    four = layers(0, 0, 0, 0, **where, quantiles=[None] * 4)
+    store.write({"runs": runs(0), "layers": four})
+    store.write({"runs": runs(0), "layers": layers(0, quantiles=[[0.25] * len(QUANTILES)])})  # of one, once more
+    read = store.read("layers")
+    assert [read[name].to_pylist() for name in where] == [[0, 0, 0, 2], [1, 1, 2, 1], ["act", "weight", "act", "act"]]
+    assert store.read("layers", of=runs(1)).num_rows == 0
+    again = Store(tmp_path / "again")  # which of the two stands does not depend on which came first
+    again.write({"runs": runs(0), "layers": layers(0, quantiles=[[0.25] * len(QUANTILES)])})
+    again.write({"runs": runs(0), "layers": four})
+    assert again.read("layers").equals(read)
 
 
 def test_other_content_of_a_trial_never_overwrites(tmp_path):
