@@ -208,14 +208,16 @@ def _ends(values: np.ndarray, margin: float) -> tuple[float, float]:
     return ends.min() - room, ends.max() + room
 
 
-def panels(count: int, wide: int, size: tuple[float, float], title: float, sharey: bool) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` axes, `wide` in a row, each of this size with a title so high (inches), and room for a legend.
+def panels(
+    count: int, wide: int, size: tuple[float, float], title: float, sharey: bool, legend: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` axes, `wide` in a row, each of this size with a title so high (inches), and rows of a legend.
 
     Placed by reckoning: matplotlib's own layout takes as long as all the drawing.
     """
     wide = min(wide, count)
     high = -(-count // wide)
-    left, right, bottom, top = 0.68, 0.12, 0.5, 0.36 + title
+    left, right, bottom, top = 0.68, 0.12, 0.5, 0.18 + 0.18 * legend + title
     across, down = 0.16 if sharey else 0.42, title + 0.16
     full = (left + wide * size[0] + (wide - 1) * across + right, bottom + high * size[1] + (high - 1) * down + top)
     figure = Figure(figsize=full)

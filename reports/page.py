@@ -44,6 +44,7 @@ SECTIONS = {
     "seeds": "Seed by seed",
     "training": "Training",
     "growth": "Over epochs, and running averages",
+    "inside": "Inside the networks",
     "rates": "How the nuisance was chosen",
     "spread": "Variance and divergence",
     "claims": "Published claims",
@@ -91,12 +92,15 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
         shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
+        if "layers" in beside:
+            beside["layers"].to_parquet(folder / "layers.parquet", index=False)
         shown |= {"script": script, "script_hash": _hash(script)}
         page.write_text(_template().render(shown), encoding="utf-8")
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
     tables = ", ".join(f"{name}.csv" for name in ("comparisons", "runs", *beside))
-    files = f"{tables}, comparisons.parquet, and in figures/ as SVG and PNG: {', '.join(album.names)}"
+    parquet = ", ".join(f"{name}.parquet" for name in ("comparisons", "layers") if name in ("comparisons", *beside))
+    files = f"{tables}, {parquet}, and in figures/ as SVG and PNG: {', '.join(album.names)}"
     headline = shown["answer"]["headline"]
     return [headline, f"{len(frame):,} comparisons: {counts}", str(page.resolve()), f"beside it {files}"]
 
@@ -124,9 +128,8 @@ def _contents(
     }  # fmt: skip
     if len(selected.tried):
         beside["tried"] = selected.tried
-    return {
+    shown = {
         "grid": grid,
-        "sections": SECTIONS if len(selected.tried) else {k: v for k, v in SECTIONS.items() if k != "rates"},
         "tables": tables,
         "audit": audit,
         "verdicts": VERDICTS,
@@ -158,7 +161,13 @@ def _contents(
         "conflicts": audit.conflicts(gathered.conflicts),
         "scope": scope(frame, grid),
         "provenance": audit.provenance(grid, gathered.runs, store),
-    }, beside
+    }
+    shown["inside"] = sections.inside(results, store, varying, album.add)  # last, so that others have room before it
+    if shown["inside"]:
+        beside |= shown["inside"]["files"]
+    absent = {name for name in ("rates", "inside") if not shown[name]}
+    shown["sections"] = {name: title for name, title in SECTIONS.items() if name not in absent}
+    return shown, beside
 
 
 def _families(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], album: Album) -> dict[str, list[dict]]:

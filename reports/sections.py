@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from reports import claims as ledger
-from reports import curve_words, curves, rate_curves
+from reports import curve_words, curves, inside_figures, inside_words, rate_curves
+from reports import inside as inner
 from reports.measures import measure
 from reports.outcomes import Results
 from reports.rates import Selected
@@ -54,6 +55,15 @@ TRIED = (
     Column("mean over tuning seeds [95 %]", "number", INTERVAL),
     Column("n", "number", "tuning seeds"),
     Column("chosen", "number", "share of resamples of the tuning seeds that choose it"),
+)
+INSIDE = (
+    Column("cell"),
+    Column("statistic"),
+    Column("when"),
+    Column("contrast"),
+    Column("difference [95 %]", "number", f"over pairs of equal seed; of magnitudes their ratio; {INTERVAL}"),
+    Column("means", "number", "of the first arm / of the second; of magnitudes geometric ones"),
+    Column("n", "number", "pairs of seeds that have the statistic"),
 )
 
 
@@ -143,6 +153,50 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
         else [],
         "rows": rows,
     }
+
+
+def inside(results: Results, store: Store, varying: Sequence[str], add: Add) -> dict[str, object] | None:
+    """What was measured inside the networks; None where no run was."""
+    found = inner.read(results, store)
+    if found.rows.empty:
+        return None
+    arms = list(results.grid.analysis.arms)
+    levels = inner.summary(results, found, varying)
+    pairs = inner.paired(results, found)
+    pictures = {
+        kind: [(of.statistic, inside_figures.over_depth(levels, of, varying, arms)) for of in shown]
+        for kind, shown in (("activations", inside_figures.ACTIVATIONS), ("gradients", inside_figures.GRADIENTS))
+    }
+    pictures["histograms"] = [
+        (f"histogram-{i}", each) for i, each in enumerate(inside_figures.histograms(results, found, store, varying), 1)
+    ]
+    figures = {
+        kind: [add(each.figure, f"inside-{name}", each.title, each.about) for name, each in named if each]
+        for kind, named in pictures.items()
+    }
+    return {
+        "coverage": inside_words.coverage(results, found),
+        "left_out": inside_figures.left_out(levels, varying),
+        "sentences": inside_words.sentences(results, found, pairs, varying),
+        "rows": [_inside(row, varying) for row in pairs.head(MOST_ROWS).to_dict("records")],
+        "count": len(pairs),
+        "files": {"layers": levels, "inside": pairs.drop(columns="pair")},
+        **figures,
+    }
+
+
+def _inside(row: dict[str, object], varying: Sequence[str]) -> list[Value | str]:
+    of = row["statistic"]
+    means = " / ".join(inside_words.number(row[name], of) for name in ("mean_a", "mean_b"))
+    return [
+        label(row, varying),
+        f"{inside_words.title(of)}, {row['place']} block",
+        inside_words.WHEN[row["when"]],
+        minus(row["contrast"]),
+        value(inside_words.change(of, row["difference"], row["low"], row["high"]), row["difference"]),
+        value(means, row["mean_a"]),
+        value(f"{row['n']}", row["n"]),
+    ]
 
 
 def claims(judged: pd.DataFrame) -> dict[str, object]:

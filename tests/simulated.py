@@ -1,15 +1,18 @@
 """Stores of simulated runs with planted effects."""
 
+import itertools
 import math
 from collections import defaultdict
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import harness
 from grids import Grid, Run
 from results import METRICS, table
+from results.schema import LAYERS, QUANTILES
 
 BEFORE, AFTER, NONE = "weight-bn-act", "weight-act-bn", "weight-act"
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid")
@@ -64,10 +67,10 @@ def run(cell, seed, status="done", **metrics):
     return {"cell": cell, "seed": seed, "status": status, **sizes, **dict.fromkeys(METRICS, value), **metrics}
 
 
-def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine="cpu", curves=None):
+def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine="cpu", curves=None, layers=None):
     """Write runs into a store, a file a trial. counts: by cell_id, right answers of each test example.
 
-    curves: gives the table of a trial from its name and runs. A run's epochs_run is 20 unless it says otherwise.
+    curves, layers: give the table of a trial from its name and runs. A run's epochs_run is 20 unless it says otherwise.
     """
     trials = defaultdict(list)
     for row in runs:
@@ -87,8 +90,45 @@ def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine
             tables["examples"] = table("examples", columns)
         if curves:
             tables["curves"] = curves(name, rows)
+        if layers:
+            tables["layers"] = layers(name, rows)
         store.write(tables)
     return store
+
+
+def layers_of(measure, epochs=(0, 20), sites=("input", "weight", "bn", "act", "output")):
+    """What `fill` makes the table `layers` with: a row a run, epoch, block of the run's cell and site.
+
+    measure: of a run, epoch, block and site, what was measured, by column; what it leaves out is null, as are all rows for
+    which it gives None absent. Sites that the order has no layer of are left out.
+    """
+
+    def of_trial(name, rows):
+        columns = defaultdict(list)
+        for row in rows:
+            cell = row["cell"]
+            here = [s for s in sites if s.split(".")[-1] in ("input", "output", *cell.order.split("-"))]
+            for epoch, block, site in itertools.product(epochs, range(1, cell.depth + 1), here):
+                measured = measure(row, epoch, block, site)
+                if measured is None:
+                    continue
+                keys = {
+                    "run_id": Run(cell, row["seed"]).run_id,
+                    "trial": name,
+                    "epoch": epoch,
+                    "block": block,
+                    "site": site,
+                }
+                for field in LAYERS.names:
+                    columns[field].append({**keys, **measured}.get(field))
+        return table("layers", columns) if columns else LAYERS.empty_table()
+
+    return of_trial
+
+
+def normal_quantiles(mean, sd):
+    """QUANTILES of a normal variable, its ends at 4 sd."""
+    return list(mean + sd * np.clip(stats.norm.ppf(QUANTILES), -4, 4))
 
 
 def exactly(n, mean, sd, seed=0):
