@@ -236,7 +236,9 @@ class Seeds(BaseModel):
         0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
     )
     halving: Integer = Field(
-        0, ge=0, description="of the candidates, 1/halving go on from each rung to the next, which is halving times as long"
+        0,
+        ge=0,
+        description="of the candidates, 1/halving go on from each rung to the next, which is halving times as long",
     )
 
     @property
@@ -524,7 +526,9 @@ class _Reader:
                 f"must be at most {TUNING_FROM}, from where on seeds choose among the values of {', '.join(searched)}",
             )
         if declared.halving == 1:
-            raise self.fail("[seeds] halving = 1", "must be 0, for none, or at least 2: 1/halving of the candidates go on")
+            raise self.fail(
+                "[seeds] halving = 1", "must be 0, for none, or at least 2: 1/halving of the candidates go on"
+            )
         if "tuning" not in values:
             return declared.model_copy(update={"tuning": FEWEST_TUNING})
         if declared.tuning < FEWEST_TUNING:
@@ -579,7 +583,7 @@ class _Reader:
                 f"[seeds] halving = {seeds.halving}",
                 f"must be less than {most}, the number of candidates of a cell, or it drops none",
             )
-        for (fields, size) in sizes.items():
+        for fields, size in sizes.items():
             epochs = dict(fields)["epochs"]
             lengths = [seeds.rung_epochs(epochs, later) for later in reversed(range(seeds.rungs(size)))]
             if len(set(lengths)) < len(lengths):

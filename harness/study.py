@@ -25,7 +25,12 @@ class Study(NamedTuple):
 
 
 def look(
-    grid: Grid, store: Store, data: dict[str, Data], fresh: bool = False, retry: bool = False, tried: Collection[str] = ()
+    grid: Grid,
+    store: Store,
+    data: dict[str, Data],
+    fresh: bool = False,
+    retry: bool = False,
+    tried: Collection[str] = (),
 ) -> Study:
     """The study as its store stands. tried: run_ids that are not run again whatever became of them."""
     plan = make_plan(grid, *store.fates(), data, fresh=fresh, retry=retry, known=known(grid, store), tried=tried)

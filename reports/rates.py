@@ -79,6 +79,12 @@ def fresh(results: Results) -> Results:
     return results._replace(place={order: place[tuning:] for order, place in results.place.items()})
 
 
+def tuned(results: Results) -> Results:
+    """The same, as gathered, with its tuning seeds alone."""
+    tuning = results.grid.seeds.tuning
+    return results._replace(place={order: place[:tuning] for order, place in results.place.items()})
+
+
 def select(results: Results) -> Selected:
     """Choose for each order of each cell the candidate with the best mean over its tuning seeds; of equals, the smaller.
 

@@ -19,7 +19,16 @@ VERDICTS = {
 
 def label(values: Mapping[str, object] | pd.Series, fields: Sequence[str]) -> str:
     """'tanh, depth 8': the fields that tell a cell from the others; names speak for themselves, numbers need theirs."""
-    return ", ".join(str(values[f]) if isinstance(values[f], str) else f"{f} {values[f]:g}" for f in fields) or "all"
+    return ", ".join(values[f] if isinstance(values[f], str) else f"{f} {setting(values[f])}" for f in fields) or "all"
+
+
+def setting(value: object) -> str:
+    """The value of a field as a grid file has it, but for quotes: 0.1, true, cosine; a dash where there is none."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return "–"
+    return str(bool(value)).lower() if isinstance(value, bool | np.bool_) else f"{value:g}"
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

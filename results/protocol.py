@@ -50,7 +50,7 @@ class Stage:
 
 
 class Rung(NamedTuple):
-    """What is tuned together, as arrays: T seeds, C candidates, O orders, P cells without order and without what is searched.
+    """What is tuned together, as arrays: T seeds, C candidates, O orders, P cells without order and what is searched.
 
     cells (C, O, P): None where the grid has none, with the epochs of this rung. climbing: bool, which of them are on it.
     outcomes, diverged (T, C, O, P): NaN and False where a run is missing or its cell does not climb.
@@ -175,7 +175,9 @@ def _stages(grid: Grid, known: Outcomes | None) -> Iterator[Stage]:
         return
     before: set[Cell] = set()
     for rung in rungs(grid, known):
-        new = [cell for cell in rung.cells[rung.climbing] if cell not in before]  # a short cell may be one of the grid's too
+        new = [
+            cell for cell in rung.cells[rung.climbing] if cell not in before
+        ]  # a short cell may be one of the grid's too
         before.update(new)
         yield Stage(TUNING, tuple(new), grid.seeds.tunes)
     marks = scores(split(chooses(grid))[2], rung.outcomes)

@@ -81,4 +81,3 @@ def survivors(scores: Array, halving: int, started: Array) -> Array:
 def candidates(nuisance: dict[str, tuple[Any, ...]], fields: Sequence[str]) -> list[list[Any]]:
     """The values of each field in the sequence in which the first of equals is taken: numbers from small to large."""
     return [list(nuisance[f]) if isinstance(nuisance[f][0], str) else sorted(nuisance[f]) for f in fields]
-
