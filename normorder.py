@@ -24,16 +24,17 @@ from rich.console import Console
 from rich.table import Table
 
 import harness
-from grids import Grid, WrongUse, run_ids
+from grids import Grid, WrongUse
 from harness import datasets
 from harness.apart import Lost, apart, ignore_signals, interruptible
-from harness.plan import PlanError, group, make_plan
-from harness.study import Study, tell
+from harness.plan import PlanError, group
+from harness.study import Study, look, tell
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
+from results.protocol import unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
@@ -85,10 +86,10 @@ def open_study(
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
     with naming(path):
-        plan = make_plan(grid, *where.fates(), data, fresh=fresh, retry=retry)
-    if plan.missing:
+        study = look(grid, where, data, fresh=fresh, retry=retry)
+    if study.plan.missing:
         where.check_writable()
-    return Study(grid, where, data, plan)
+    return study
 
 
 def tidy(store: Store) -> None:
@@ -124,6 +125,7 @@ def plan_command(
     tell(study, group(study.plan.missing, study.data, slots, choose_how(study.plan, study.data, {}, slots)), slots)
     if shapes := len(to_measure(study.plan, study.data)):
         print(f"  a sweep first measures {shapes:,} shapes, and may choose other trials")
+    tell_unchosen(study)
 
 
 @app.command()
@@ -145,12 +147,12 @@ def sweep(
     if address is not None and not ADDRESS.fullmatch(address):  # it is not repeated, since it may hold a secret
         raise WrongUse("--address: must be auto, host:port or ray://host:port, and nothing more")
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
-    planned = len(study.plan.missing)
-    if not planned:
+    ended = study.plan.finished + study.plan.failed
+    if not study.plan.missing:
         tell(study, [], 0)
         print("nothing to do" + (f": {study.plan.failed:,} runs failed before" if study.plan.failed else ""))
         finish(study, failed=study.plan.failed)
-    counts, quick = dict.fromkeys(("done", "diverged", "failed"), 0), 0
+    before, counts, quick = 0, dict.fromkeys(("done", "diverged", "failed"), 0), 0
     while study.plan.missing:
         begun = time.monotonic()
         try:
@@ -166,12 +168,13 @@ def sweep(
         except BrokenPipeError:
             raise Lost(f"nobody reads what it prints any more; {TO_GO_ON} {again()}") from None
         study = open_study(grid_path, store, seeds, fresh, retry)
-    before = planned - len(study.plan.missing)
+        before = study.plan.finished + study.plan.failed - ended
     where = study.store
-    gone = len(make_plan(study.grid, *where.fates(), study.data).missing)
+    last = look(study.grid, where, study.data)
+    gone = len(last.plan.missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
-        + (f"and {before:,} before Ray was started again " if before else "")
+        + (f"and {before:,} before Ray was started again " if before > 0 else "")
         + f"in {time.monotonic() - start:.0f} s; store {where.path}"
     )
     if gone:
@@ -180,7 +183,7 @@ def sweep(
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
     options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
     print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
-    finish(study, failed=counts["failed"] + study.plan.failed + gone)
+    finish(last, failed=counts["failed"] + last.plan.failed + gone)
 
 
 def private_folder() -> tempfile.TemporaryDirectory:
@@ -200,16 +203,22 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float, s
     return drive(study, address, mode, limit_s, scratch)
 
 
+def tell_unchosen(study: Study) -> None:
+    for line in unchosen(study.grid, study.plan.unchosen):
+        print(line)
+
+
 def finish(study: Study, failed: int) -> NoReturn:
-    """End a sweep: compact, and the exit code that says whether runs failed or are in conflict."""
+    """End a sweep: compact, and the exit code that says whether runs failed, are in conflict or could not be chosen."""
     tidy(study.store)
-    conflicts = study.store.conflicts()
-    seeds = study.grid.seeds.every
-    ours = {run_id for cell in study.grid.cells() for run_id in run_ids(cell, seeds)} if len(conflicts) else ()
+    store, plan = study.store, study.plan
+    tell_unchosen(study)
+    conflicts = store.conflicts()
+    ours = {run_id for stage in plan.stages for _, ids in stage.by_cell() for run_id in ids} if len(conflicts) else ()
     rows = conflicts["run_id"].isin(ours).sum()
     if rows:
         print(f"{rows:,} rows are in conflict: equal runs by equal engines with other results; see the report")
-    raise typer.Exit(FAILED if failed or rows else 0)
+    raise typer.Exit(FAILED if failed or rows or plan.unchosen else 0)
 
 
 @app.command()
@@ -306,7 +315,8 @@ def status_command(
     """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
     where, grid = existing(store), read_grid(grid_path, seeds)
     found = overview(grid, where)
-    print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs")
+    more = f", then up to {found.later:,} more" if found.later else ""
+    print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs{more}")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     for fate in FATES:
@@ -317,6 +327,8 @@ def status_command(
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for (fate, reason), count in found.reasons.items():
         print(f"{count:,} {fate}: {reason}")
+    for line in unchosen(grid, found.unchosen):
+        print(line)
 
 
 @app.command("merge")

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -253,11 +254,32 @@ class Seeds(BaseModel):
     tuning: Integer = Field(
         0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
     )
+    halving: Integer = Field(
+        0,
+        ge=0,
+        description="of the candidates, 1/halving go on from each rung to the next, which is halving times as long",
+    )
+
+    @property
+    def tunes(self) -> tuple[int, ...]:
+        """The seeds that choose."""
+        return tuple(range(TUNING_FROM, TUNING_FROM + self.tuning))
+
+    def rungs(self, candidates: int) -> int:
+        """How many rungs so many candidates climb: on the last, with all epochs, at most `halving` are left."""
+        number = 1
+        while self.halving and candidates > self.halving:
+            candidates, number = -(-candidates // self.halving), number + 1
+        return number
+
+    def rung_epochs(self, epochs: int, later: int) -> int:
+        """Epochs on a rung that `later` others follow, for cells of so many epochs."""
+        return -(-epochs // self.halving**later) if later else epochs
 
     @property
     def every(self) -> tuple[int, ...]:
         """All seeds of a cell: the tuning seeds, then the fresh ones that are compared."""
-        return *range(TUNING_FROM, TUNING_FROM + self.tuning), *range(self.count)
+        return *self.tunes, *range(self.count)
 
 
 LEAST = 0.0001  # of a core or GPU: Ray counts in these
@@ -381,6 +403,7 @@ class Grid(BaseModel):
         return tuple(cells)
 
     def runs(self) -> Iterator[Run]:
+        """Every cell with every seed. Of a grid that searches only some are planned: see results/protocol.py."""
         for cell in self.cells():
             for seed in self.seeds.every:
                 yield Run(cell, seed)
@@ -392,6 +415,8 @@ class Grid(BaseModel):
         content = {**self.analysis.model_dump(), "cells": cells, "seeds": self.seeds.count}
         if self.seeds.tuning:  # a grid that tunes nothing keeps the hash that it had before there was tuning
             content |= {"tuning": self.seeds.tuning, "searched": sorted(self.searched)}
+        if self.seeds.halving:
+            content |= {"halving": self.seeds.halving}
         return identity(content)
 
 
@@ -432,6 +457,7 @@ class _Reader:
         if not cells:
             raise self.fail("exclude", "leaves no cell")
         self.check_search(cells, grid.searched)
+        self.check_halving(cells, grid)
         return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), cells)})
 
     def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
@@ -507,11 +533,20 @@ class _Reader:
                     f"[seeds] tuning = {declared.tuning}",
                     "must be left out, since nothing under [nuisance] has several values",
                 )
+            if declared.halving:
+                raise self.fail(
+                    f"[seeds] halving = {declared.halving}",
+                    "must be left out, since nothing under [nuisance] has several values",
+                )
             return declared
         if declared.count > TUNING_FROM:
             raise self.fail(
                 f"[seeds] count = {declared.count}",
                 f"must be at most {TUNING_FROM}, from where on seeds choose among the values of {', '.join(searched)}",
+            )
+        if declared.halving == 1:
+            raise self.fail(
+                "[seeds] halving = 1", "must be 0, for none, or at least 2: 1/halving of the candidates go on"
             )
         if "tuning" not in values:
             return declared.model_copy(update={"tuning": FEWEST_TUNING})
@@ -554,6 +589,28 @@ class _Reader:
                         "exclude",
                         f"must leave {first} and {order} the same values of {', '.join(searched)} in every cell",
                     )
+
+    def check_halving(self, cells: list[Cell], grid: Grid) -> None:
+        """Each rung must be longer than the one before, and drop a candidate."""
+        seeds = grid.seeds
+        if not seeds.halving:
+            return
+        sizes = Counter(cell.without(*grid.searched) for cell in cells)
+        most = max(sizes.values())
+        if most <= seeds.halving:
+            raise self.fail(
+                f"[seeds] halving = {seeds.halving}",
+                f"must be less than {most}, the number of candidates of a cell, or it drops none",
+            )
+        for fields, size in sizes.items():
+            epochs = dict(fields)["epochs"]
+            lengths = [seeds.rung_epochs(epochs, later) for later in reversed(range(seeds.rungs(size)))]
+            if len(set(lengths)) < len(lengths):
+                raise self.fail(
+                    f"[seeds] halving = {seeds.halving}",
+                    f"{size} candidates need {len(lengths)} rungs of different length, and {epochs} epochs leave rungs of "
+                    f"{', '.join(map(str, lengths))}",
+                )
 
     def model(self, model: type[BaseModel], table: str, values: dict[str, Any]) -> Any:
         try:

@@ -1,18 +1,35 @@
 """The part of a sweep that uses Ray: from what is left to do in a study to its runs in the store."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import cluster, placement
+from harness.engine import Pilot
+from harness.placement import GpuMemory, Node
 from harness.plan import group, work
 from harness.provenance import provenance
-from harness.study import Study, tell
+from harness.study import Study, look, tell
 from harness.sweep import look_at_gpus, measure_all, run_trials, share
 from harness.trial import check_trainable
 from harness.tuning import choose_how, largest, to_measure
+
+
+class _There(NamedTuple):
+    """The cluster, and what stays the same for all rounds of a sweep. pilots: those that have run, by shape."""
+
+    nodes: list[Node]
+    gpus: list[GpuMemory]
+    shared: Mapping[str, Any]
+    pilots: dict[tuple, Pilot]
+    mode: str | None
+    limit_s: float
+    made_by: Mapping[str, str]
+    mark: str
+    scratch: Path
 
 
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
@@ -41,23 +58,37 @@ def _on_cluster(
     scratch: Path,
 ) -> dict[str, int]:
     """check: whether nodes must first show that they can train. mark: of the store, as seen where the sweep was begun."""
-    grid, store, data, plan = study
-    nodes, asked = cluster.nodes(), grid.resources
+    nodes, asked = cluster.nodes(), study.grid.resources
     cluster.check_met(nodes, asked)
-    mark = mark or store.mark()
+    mark = mark or study.store.mark()
     if check:
-        cluster.check_nodes(store, mark, asked)
-    gpus = look_at_gpus(nodes, asked)
+        cluster.check_nodes(study.store, mark, asked)
+    there = _There(nodes, look_at_gpus(nodes, asked), share(study.data), {}, mode, limit_s, made_by, mark, scratch)
+    counts, tried = Counter(), set()
+    # What follows on the runs of a stage is only known when they have finished. Nothing is tried twice, and what somebody
+    # removed from the store meanwhile is told by who began the sweep.
+    while study.plan.missing and tried.isdisjoint(missing := {run.run_id for run in study.plan.missing}):
+        counts.update(_round(study, there))
+        tried |= missing
+        study = look(*study[:3], fresh=study.fresh, retry=study.retry, tried=tried)
+    return dict(counts)
+
+
+def _round(study: Study, there: _There) -> dict[str, int]:
+    """Train what can be planned so far. Gives the runs by status."""
+    grid, store, data, plan, *_ = study
+    nodes, gpus, asked = there.nodes, there.gpus, grid.resources
     kind = "cuda" if gpus else "cpu"
     measured = asked.gpus is None
     if measured:
         asked = asked.model_copy(update={"gpus": 1.0 if gpus else 0.0})
     slots, room = placement.slots(nodes, asked), placement.room_bytes(nodes, asked, gpus)
-    shared = share(data)
-    pilots = measure_all(
-        shapes := to_measure(plan, data, kind), shared, placement.sharing(nodes, asked), limit_s, asked
-    )
-    hows = choose_how(plan, data, pilots, slots, mode, kind, room)
+    shapes = to_measure(plan, data, kind)
+    sharing = placement.sharing(nodes, asked)
+    new = {key: each for key, each in shapes.items() if key not in there.pilots}
+    pilots = there.pilots
+    pilots |= measure_all(new, there.shared, sharing, there.limit_s, asked)
+    hows = choose_how(plan, data, pilots, slots, there.mode, kind, room)
     if measured and gpus:
         asked = asked.model_copy(update={"gpus": placement.part_of_gpu(largest(hows, plan, data, pilots, kind), gpus)})
         slots = placement.slots(nodes, asked)
@@ -71,6 +102,7 @@ def _on_cluster(
     tell(study, trials, slots)
     if unmeasured := len(shapes.keys() - pilots.keys()):
         print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
-    if mode and (other := sum(how.mode != mode for how in hows.values())):
-        print(f"  not {mode}: {other:,} cells, as the store has them or as their layers allow")
-    return run_trials(trials, data, shared, store, made_by, scratch, limit_s, asked, mark)
+    if there.mode and (other := sum(how.mode != there.mode for how in hows.values())):
+        print(f"  not {there.mode}: {other:,} cells, as the store has them or as their layers allow")
+    how = (there.made_by, there.scratch, there.limit_s, asked, there.mark)
+    return run_trials(trials, data, there.shared, store, *how)

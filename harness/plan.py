@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from types import MappingProxyType
 
-from grids import Cell, Grid, Run, WrongUse, identity, run_ids
+from grids import Cell, Grid, Run, WrongUse, identity
 from harness import HERE, convolves, stackable
 from harness.datasets import Data
 from harness.engine import EAGER, UNMEASURED, How, batch_sizes, bits_need_one_seed, graph
@@ -15,6 +16,7 @@ from harness.initialisation import parse
 from harness.packing import Amount, block_sizes, length
 from harness.seen import misfit, seen
 from results import Made
+from results.protocol import Outcomes, Stage, planned
 
 # Not what only looks on (probes.py, values.py): it changes no result, so that other code there leaves all runs valid.
 TRAINED_BY = (
@@ -49,13 +51,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a grid by what is to be done with them."""
+    """The planned runs of a grid by what is to be done with them."""
 
     missing: tuple[Run, ...]
     finished: int
     failed: int  # and not to be run again
     outdated: Mapping[str, int]  # finished runs made by another version of a file, by that file
     made: Mapping[Cell, Made]  # of each cell with finished runs, what made one of them
+    stages: tuple[Stage, ...] = ()  # those that are known
+    later: int = 0  # at most so many runs follow when `missing` have run
+    unchosen: tuple[Cell, ...] = ()  # cells without a finished tuning run, at their first candidate
 
 
 def make_plan(
@@ -65,36 +70,43 @@ def make_plan(
     data: Mapping[str, Data],
     fresh: bool = False,
     retry: bool = False,
+    known: Outcomes = MappingProxyType({}),
+    tried: Collection[str] = (),
 ) -> Plan:
-    """Set difference of the grid's runs and what the store has. PlanError where a cell does not fit its data set.
+    """Set difference of the grid's planned runs and what the store has. PlanError where a cell does not fit its data set.
 
-    finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed.
+    finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed, but for `tried`.
+    known: the tuning runs that choose what a grid searches.
     """
     for cell in grid.cells():
         if problem := misfit(cell, data[cell.dataset]):
             raise PlanError(problem)
+
+    def version(cell: Cell) -> tuple[str, str]:
+        return code_version(cell.architecture), data[cell.dataset].checksum
+
+    def lacks(cell: Cell, run_id: str) -> bool:
+        if (made := finished.get(run_id)) is None:
+            return run_id not in failed or (retry and run_id not in tried)
+        return fresh and (made.code, made.data) != version(cell) and run_id not in tried
+
+    will = planned(grid, known, lacks)
     missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
-    seeds = grid.seeds.every
-    for cell in grid.cells():
-        code, checksum = code_version(cell.architecture), data[cell.dataset].checksum
-        for seed, run_id in zip(seeds, run_ids(cell, seeds), strict=True):
+    for seeds, cell, ids in ((stage.seeds, *each) for stage in will.stages for each in stage.by_cell()):
+        current = version(cell)
+        for seed, run_id in zip(seeds, ids, strict=True):
             made = finished.get(run_id)
-            if made is None:
-                if run_id in failed and not retry:
-                    given_up += 1
-                else:
-                    missing.append(Run(cell, seed))
-                continue
-            made_by.setdefault(cell, made)
-            if made.code == code and made.data == checksum:
-                done += 1
+            if lacks(cell, run_id):
+                missing.append(Run(cell, seed))
+            elif made is None:
+                given_up += 1
             else:
-                outdated[_changed(cell, made, checksum)] += 1
-                if fresh:
-                    missing.append(Run(cell, seed))
-                else:
-                    done += 1
-    return Plan(tuple(missing), done, given_up, dict(outdated), made_by)
+                done += 1
+            if made:
+                made_by.setdefault(cell, made)
+                if (made.code, made.data) != current:
+                    outdated[_changed(cell, made, data[cell.dataset].checksum)] += 1
+    return Plan(tuple(missing), done, given_up, dict(outdated), made_by, *will)
 
 
 def _changed(cell: Cell, made: Made, checksum: str) -> str:

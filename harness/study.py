@@ -1,34 +1,84 @@
 """A grid with its store, its data sets and what is left to do; and the same in words. No torch, no Ray."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from grids import Grid
 from harness.datasets import Data
 from harness.engine import COMPILED
-from harness.plan import Plan, Trial
+from harness.plan import Plan, Trial, make_plan
 from results import Store
+from results.protocol import COMPARED, expected, known
+
+MOST_LINES = 20  # of chosen values
 
 
 class Study(NamedTuple):
-    """A grid, where its results go, what it trains on and what is left to do."""
+    """A grid, where its results go, what it trains on, what is left to do, and whether old or failed runs are run again."""
 
     grid: Grid
     store: Store
     data: dict[str, Data]
     plan: Plan
+    fresh: bool = False
+    retry: bool = False
+
+
+def look(
+    grid: Grid,
+    store: Store,
+    data: dict[str, Data],
+    fresh: bool = False,
+    retry: bool = False,
+    tried: Collection[str] = (),
+) -> Study:
+    """The study as its store stands. tried: run_ids that are not run again whatever became of them."""
+    plan = make_plan(grid, *store.fates(), data, fresh=fresh, retry=retry, known=known(grid, store), tried=tried)
+    return Study(grid, store, data, plan, fresh, retry)
 
 
 def tell(study: Study, trials: list[Trial], slots: int) -> None:
     """The plan in words, on the terminal."""
-    grid, store, _, plan = study
-    cells, seeds = sum(1 for _ in grid.cells()), len(grid.seeds.every)
-    tuning = f" ({grid.seeds.tuning:,} of them choose {', '.join(grid.searched)})" if grid.searched else ""
+    grid, store, _, plan, *_ = study
     print(f"{grid.name}: {grid.question}")
-    print(f"  {cells:,} cells × {seeds:,} seeds{tuning} = {cells * seeds:,} runs; store {store.path}")
+    print(f"  {_size(grid)}; store {store.path}")
+    for line in _choices(grid, plan):
+        print(f"  {line}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
     compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
     print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
+    if plan.later:
+        print(f"  then up to {plan.later:,} more, which these decide")
     if plan.failed:
         print("  --retry runs again what failed")
     for what, count in plan.outdated.items():
         print(f"  {count:,} finished runs were made by another version of {what}; --fresh runs them again")
+
+
+def _size(grid: Grid) -> str:
+    """As in '60 cells × 5 tuning seeds, which choose lr, then up to 12 × 20 at the chosen values = up to 540 runs'."""
+    *tuning, compared = expected(grid)
+    runs = f"{sum(map(len, tuning)) + len(compared):,} runs"
+    if not tuning:
+        return f"{len(compared.cells):,} cells × {len(compared.seeds):,} seeds = {runs}"
+    sizes = ", ".join(f"{len(stage.cells):,}" for stage in tuning)
+    return (
+        (f"{len(tuning)} rungs of " if len(tuning) > 1 else "")
+        + f"{sizes} cells × {grid.seeds.tuning:,} tuning seeds, which choose {', '.join(grid.searched)}, "
+        + f"then up to {len(compared.cells):,} × {grid.seeds.count:,} seeds at the chosen values = up to {runs}"
+    )
+
+
+def _choices(grid: Grid, plan: Plan) -> list[str]:
+    """A line for each cell with what its orders have chosen."""
+    if not grid.searched or not plan.stages or plan.stages[-1].kind != COMPARED:
+        return []
+    told = [name for name, values in grid.axes.items() if len(values) > 1 and name != "order"]
+    lines: dict[tuple, list[str]] = {}
+    for cell in plan.stages[-1].cells:
+        values = ", ".join(f"{name} {getattr(cell, name)}" for name in grid.searched)
+        lines.setdefault(tuple(getattr(cell, name) for name in told), []).append(f"{cell.order} {values}")
+    found = [f"chosen{': ' if told else ''}{', '.join(map(str, key))}: {'; '.join(of)}" for key, of in lines.items()]
+    if len(found) > MOST_LINES:
+        found[MOST_LINES:] = [f"and for {len(found) - MOST_LINES:,} more cells, which the report has"]
+    return found

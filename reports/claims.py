@@ -36,10 +36,11 @@ from reports.curves import with_curves
 from reports.findings import Decision, Judged, reason
 from reports.ledger import BOUNDED, Claim, ClaimsError, read, refuse_repeats
 from reports.outcomes import Results
-from reports.rates import fresh, open_fields
+from reports.rates import fresh, open_fields, tuned
 from reports.sides import Design, Evidence, evidence
 from reports.words import counted
 from results import Store
+from results.store import FINISHED
 
 __all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "read"]
 
@@ -66,8 +67,9 @@ METHOD = (
     "a difference and tests of lying within a margin each as a family: in each, some false rejection has probability at "
     "most alpha. A claim that its mean supports or contradicts is undecided if some cell alone shows the opposite (Holm "
     "over the claim's cells), or if its mean lies within the margin while cells alone differ from 0 with opposite signs, or "
-    "vary, and not each lies within it. Where a field is searched, a claim that names it is judged at all its values, any "
-    "other at the value chosen for each arm; tuning seeds count in neither. A verdict is about the data sets and recipes of "
+    "vary, and not each lies within it. Where a field is searched, a claim that names it is judged at all its values, on "
+    "the tuning seeds unless fresh ones were trained at all of them, any other on fresh seeds at the value chosen for each "
+    "arm. A verdict is about the data sets and recipes of "
     "this grid, not about those of the source."
 )
 
@@ -83,14 +85,19 @@ class Adjusted(NamedTuple):
 
 
 def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> Results | None:
-    """Results of the fresh seeds at all values of what is searched, with measures of curves; None if no claim names it."""
+    """Results at all values of what is searched, with measures of curves; None if no claim names it.
+
+    They are of the seeds that more of the cells have: the tuning seeds where fresh ones were trained only where they were
+    chosen, which nothing is selected for here.
+    """
     if not any(claim.named & set(gathered.grid.searched) for claim in claims):
         return None
     runs = gathered.runs
-    untuned = runs.assign(
-        status=runs["status"].mask(runs["seed"] >= TUNING_FROM, "missing")
-    )  # lest they set a threshold
-    return with_curves(fresh(gathered)._replace(runs=untuned), store)[0]
+    tunes, finished = runs["seed"] >= TUNING_FROM, runs["status"].isin(FINISHED)
+    by_tuning = runs.loc[finished & tunes, "cell_id"].nunique() > runs.loc[finished & ~tunes, "cell_id"].nunique()
+    others = runs.assign(status=runs["status"].mask(tunes != by_tuning, "missing"))  # lest they set a threshold
+    of_seeds = tuned(gathered) if by_tuning else fresh(gathered)
+    return with_curves(of_seeds._replace(runs=others), store)[0]
 
 
 def judge(claims: Iterable[Claim], results: Results, everywhere: Results | None = None) -> pd.DataFrame:

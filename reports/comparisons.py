@@ -14,6 +14,7 @@ from reports import statistics as st
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, Results
 from reports.rates import fresh, select
+from reports.words import setting
 
 COLUMNS = (
     *FIELDS_OF_A_PAIR, "lr_a", "lr_b",
@@ -103,7 +104,19 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         "unplanned seeds": _of_either(results, columns, orders, results.unplanned),
     }
     frame = cells.take(columns).reset_index(drop=True)
-    return frame.assign(contrast=contrast, metric=measure.name, **numbers, notes=_joined(notes))
+    return frame.assign(
+        contrast=contrast, metric=measure.name, **numbers, notes=_with_chosen(results, places, _joined(notes))
+    )
+
+
+def _with_chosen(results: Results, places: Sequence[np.ndarray], notes: Sequence[str]) -> list[str]:
+    """Notes that begin with the values of both arms of every field that was chosen for each, but lr, which has columns."""
+    told = list(notes)
+    for name in [name for name in results.grid.searched if name != "lr" and f"selected_{name}" in results.runs]:
+        of_arms = (results.runs[f"selected_{name}"].iloc[place[0]] for place in places)
+        values = (f"{name} {setting(a)} / {setting(b)}" for a, b in zip(*of_arms, strict=True))
+        told = ["; ".join(filter(None, each)) for each in zip(values, told, strict=True)]
+    return told
 
 
 def _joined(notes: dict[str, np.ndarray]) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric
 from reports.measures import Measure, measure
 from reports.sides import Evidence
-from reports.words import amount, as_written, counted, enumerated, interval, label, p_in_words
+from reports.words import amount, counted, enumerated, interval, label, p_in_words, setting
 
 MOST_NAMED = 4  # cells in a sentence
 Array = np.ndarray
@@ -180,7 +180,7 @@ def _coverage(claim: Claim, data: Evidence, numbers: Judged) -> list[str]:
     for column, (name, allowed) in wanted.items():
         there = [value for value in allowed.values if (slots[column] == value).any()]
         if 0 < len(there) < len(allowed.values):
-            values = ", ".join(map(as_written, there))
+            values = ", ".join(map(setting, there))
             said.append(f"Covers {len(there)} of {len(allowed.values)} values of {name} ({values}).")
     left_out = int((~numbers.used).sum()) * len(data.levels)
     if left_out and numbers.used.any():

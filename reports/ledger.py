@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from grids import FIELDS, Cell, WrongUse, order_error
 from reports.measures import DERIVED, measure
-from reports.words import as_written
+from reports.words import setting
 from results import METRICS
 
 SHIPPED = Path(__file__).with_name("claims.toml")
@@ -80,7 +80,7 @@ class Allowed(NamedTuple):
 
     def __str__(self) -> str:
         if self.values:
-            return either([as_written(value) for value in self.values])
+            return either([setting(value) for value in self.values])
         if self.least == -math.inf:
             return f"at most {self.most:g}"
         return f"at least {self.least:g}" if self.most == math.inf else f"from {self.least:g} to {self.most:g}"

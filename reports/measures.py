@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports import statistics as st
-from results.schema import PARTS
+from results.selection import split, worst_outcome
 
 Array = np.ndarray
 Kind = Literal["accuracy", "loss", "calibration_error", "gap", "epochs"]
@@ -64,10 +63,8 @@ class Measure(NamedTuple):
         one epoch more than there were.
         """
         match self.kind:
-            case "accuracy" | "loss":
-                return st.worst_outcome(self.kind == "accuracy", facts["classes"], a, b)
-            case "calibration_error":
-                return np.ones(len(facts["classes"]))
+            case "accuracy" | "loss" | "calibration_error":
+                return worst_outcome(self.kind, facts["classes"], np.concatenate([a, b]))
             case "gap":
                 both = np.concatenate([a, b])
                 return np.where(np.isfinite(both), both, 0.0).max(0, initial=0.0)
@@ -89,11 +86,8 @@ def measure(name: str) -> Measure:
     """The measure of this name. KeyError where there is none."""
     if name in DERIVED:
         return DERIVED[name]
-    for kind in ("accuracy", "loss", "calibration_error"):
-        for part in PARTS:
-            if name.endswith(f"{part}_{kind}"):
-                return Measure(name, kind, part)
-    raise KeyError(name)
+    _, part, kind = split(name)
+    return Measure(name, kind, part)
 
 
 def derive(runs: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from grids import FIELDS, TUNING_FROM, Cell, Grid, WrongUse, run_ids
 from reports import statistics as st
 from reports.measures import Measure, derive
 from results import Store
+from results.protocol import Rung, known, rungs
 from results.store import FINISHED
 
 FIELDS_OF_A_PAIR = tuple(name for name in FIELDS if name != "order")
@@ -27,16 +28,17 @@ class ReportError(WrongUse):
 
 
 class Results(NamedTuple):
-    """What a store holds of a grid's planned runs. `place[order]` leads into the rows of `runs`."""
+    """What a store holds of the runs that a grid may plan. `place[order]` leads into the rows of `runs`."""
 
     grid: Grid
-    runs: pd.DataFrame  # a row a planned run, with its cell and seed; `status` missing where the store has none
+    runs: pd.DataFrame  # a row a run, with its cell and seed; `status` missing where the store has none
     pairs: list[tuple[tuple[str, object], ...]]  # the cells without order
     place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
     conflicts: pd.DataFrame  # rows of planned runs that measured something else by equal engine, code and data
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
+    rungs: tuple[Rung, ...] = ()  # of tuning, where a grid halves its candidates
 
     def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
         """The cells without order at these places of `pairs`, in the columns FIELDS_OF_A_PAIR; NaN where a pair has no such
@@ -83,7 +85,8 @@ def gather(grid: Grid, store: Store) -> Results:
     remarks = (
         (("conflict", _cells_of(pa.Table.from_pandas(conflicts, preserve_index=False))),) if len(conflicts) else ()
     )
-    return Results(grid, runs, pairs, place, _cells_of(unplanned), counts, conflicts, remarks)
+    climbed = tuple(rungs(grid, known(grid, store))) if grid.seeds.halving else ()
+    return Results(grid, runs, pairs, place, _cells_of(unplanned), counts, conflicts, remarks, climbed)
 
 
 def _planned(cells: Sequence[Cell], cell_ids: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:

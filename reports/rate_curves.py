@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from grids import Grid
 from reports.figures import MOST_PANELS, STYLE, arm_colours
 from reports.measures import measure
+from reports.outcomes import Results
 from reports.rates import DRAWS, SURE, Selected, validation
-from reports.words import label
+from reports.words import label, setting
 
 NAMES = {"lr": "learning rate"}
 WIDE = 4  # panels beside one another
@@ -42,13 +43,14 @@ def sentences(selected: Selected) -> list[str]:
     if selected.chosen.empty:
         return []
     arms, tried = (table[table["arm"].notna()] for table in (selected.chosen, selected.tried))
-    values = "; ".join(f"{name(field)} {', '.join(map(str, grid.nuisance[field]))}" for field in grid.searched)
+    values = "; ".join(f"{name(field)} {', '.join(map(setting, grid.nuisance[field]))}" for field in grid.searched)
     words = [
         f"Every comparison is made {how(grid)}. Tried: {values}, by all arms.",
         f"At an edge of what was tried, beyond which a better one may lie: {arms['at_edge'].sum()} of {len(arms)} choices. "
         f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds: "
         f"{arms['uncertain'].sum()}.",
     ]
+    words += _halved(selected.results)
     lost, diverged, planned = tried["missing"].sum(), tried["diverged"].sum(), grid.seeds.tuning * len(tried)
     if lost or diverged:
         words.append(
@@ -56,6 +58,32 @@ def sentences(selected: Selected) -> list[str]:
         )
     if none := (arms["reason"] != "").sum():
         words.append(f"Without any finished tuning run, so that nothing can be compared: {none} of {len(arms)}.")
+    return words
+
+
+def _halved(results: Results) -> list[str]:
+    """How candidates were halved, and whom that favours; none where they were not."""
+    steps = []
+    for rung in results.rungs:
+        epochs = [f"{each:,}" for each in sorted({cell.epochs for cell in rung.cells[rung.climbing]})]
+        steps.append(f"{rung.climbing.sum(0).max()} with {' or '.join(epochs)} epochs")
+    if not steps:
+        return []
+    words = [
+        f"Candidates of each arm of each cell were halved, the best 1/{results.grid.seeds.halving} of them going on: "
+        f"{', '.join(steps)}; the choice is among the last. This favours arms that start fast, which is a hypothesis of "
+        "its own."
+    ]
+    shorter = results.rungs[:-1]
+    planned = sum(rung.climbing.sum() for rung in shorter) * results.grid.seeds.tuning
+    there, diverged = (
+        sum(each.sum() for each in some)
+        for some in ([np.isfinite(rung.outcomes) for rung in shorter], [rung.diverged for rung in shorter])
+    )
+    if there < planned or diverged:
+        words.append(
+            f"Of {planned:,} runs on the rungs before, {planned - there:,} are missing and {diverged:,} diverged."
+        )
     return words
 
 
@@ -67,7 +95,7 @@ def rate_curves(selected: Selected, fields: Sequence[str]) -> Figure | None:
     are searched too, a rate is shown at their best values. None where no number is searched.
     """
     tried, grid = selected.tried, selected.results.grid
-    numbers = [field for field in grid.searched if not isinstance(grid.nuisance[field][0], str)]
+    numbers = [field for field in grid.searched if not isinstance(grid.nuisance[field][0], str | bool)]
     if tried.empty or not numbers or tried["mean"].isna().all():
         return None
     x, arms = "lr" if "lr" in numbers else numbers[0], list(grid.analysis.arms)

@@ -5,6 +5,7 @@ them. Shapes: T tuning seeds, C candidates from small to large, O orders, P cell
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ import pandas as pd
 from grids import FEWEST_TUNING, FIELDS, Grid
 from reports import statistics as st
 from reports.measures import DERIVED, Measure, measure
-from reports.outcomes import Paired, Results
+from reports.outcomes import Results
+from results import selection
+from results.protocol import Rung
+from results.selection import validated_by
 
 DRAWS = 2000
 RESAMPLING_SEED = 20_190_611
@@ -21,7 +25,6 @@ RESAMPLING_SEED = 20_190_611
 # rates and 5 seeds: wrong choices that pass cost 0.06 standard errors on average at most, whatever the true difference;
 # of right ones at a true difference of 2, 11 % do not pass. At 0.95 that would be 0.02 and 29 %.
 SURE = 0.8
-DECIMALS = 12  # to which means are equal: sums of the same numbers in another sequence differ behind them
 MOST_NUMBERS = 4_000_000  # of a block of resampled means: 32 MB
 Array = np.ndarray
 
@@ -31,11 +34,14 @@ class Selected(NamedTuple):
 
     results: of the fresh seeds. Its pairs lack the searched fields; in its `runs`, which are those compared, these are NaN,
     and the chosen values stand in `selected_lr` and so on. chosen: a row an order of a cell. tried: a row each candidate.
+    planned: all runs that a plan has, or the store. rungs: a row each candidate of the rungs on which they were halved.
     """
 
     results: Results
     chosen: pd.DataFrame
     tried: pd.DataFrame
+    planned: pd.DataFrame
+    rungs: pd.DataFrame
 
 
 class _Search(NamedTuple):
@@ -56,12 +62,9 @@ class _Search(NamedTuple):
 
 def validation(metric: str) -> Measure:
     """What rates are chosen by: the metric on the validation part; where it has no such part, accuracy."""
-    of = measure(metric)
-    if of.part == "val":
-        return of
-    if of.name in DERIVED:
-        return measure("val_accuracy")
-    return measure(f"{of.name.removesuffix(f'{of.part}_{of.kind}')}val_{of.kind}")
+    if metric in DERIVED:
+        return DERIVED[metric] if DERIVED[metric].part == "val" else measure("val_accuracy")
+    return measure(validated_by(metric))
 
 
 def open_fields(results: Results) -> list[str]:
@@ -76,6 +79,12 @@ def fresh(results: Results) -> Results:
     return results._replace(place={order: place[tuning:] for order, place in results.place.items()})
 
 
+def tuned(results: Results) -> Results:
+    """The same, as gathered, with its tuning seeds alone."""
+    tuning = results.grid.seeds.tuning
+    return results._replace(place={order: place[:tuning] for order, place in results.place.items()})
+
+
 def select(results: Results) -> Selected:
     """Choose for each order of each cell the candidate with the best mean over its tuning seeds; of equals, the smaller.
 
@@ -83,15 +92,16 @@ def select(results: Results) -> Selected:
     runs to compare are missing, and `chosen` says why. Results whose rates are chosen already are left as they are.
     """
     if not open_fields(results):
-        return Selected(results, pd.DataFrame(), pd.DataFrame())
+        return Selected(results, pd.DataFrame(), pd.DataFrame(), results.runs, pd.DataFrame())
     search = _search(results)
     of = validation(results.grid.analysis.primary.metric)
-    outcomes, diverged = _outcomes(results, of, search.places[: results.grid.seeds.tuning])
-    scores = outcomes if of.larger_is_better else -outcomes
-    best = _best(np.ones((1, len(scores))), scores)[0]
+    climbing = results.rungs[-1].climbing if results.rungs else search.exists
+    outcomes, diverged = _outcomes(results, of, search.places[: results.grid.seeds.tuning], climbing)
+    scores = selection.scores(of.kind, outcomes)
+    best = selection.best(np.ones((1, len(scores))), scores)[0]
     shares = frequencies(scores)
     found, several = best >= 0, search.exists.sum(0) > 1
-    at_edge = found & several & _at_edge(search, np.isfinite(outcomes).any(0), best)
+    at_edge = found & several & _at_edge(search, _tuned(outcomes, results.rungs), best)
     uncertain = found & several & (_at(shares, best) < SURE)
     m = st.moments(outcomes.reshape(len(outcomes), -1))
     n, mean, low, high = (each.reshape(shares.shape) for each in (m.n, m.mean, *st.t_interval(m)))
@@ -119,7 +129,9 @@ def select(results: Results) -> Selected:
     return Selected(
         compared._replace(remarks=(*compared.remarks, *remarks)),
         _table(results.grid, search, search.exists.any(0), best, o[0], p[0], chosen),
-        _table(results.grid, search, search.exists, c, o, p, tried),
+        _table(results.grid, search, climbing, c, o, p, tried),
+        _planned(results, search, climbing, best),
+        _rungs(results, search, of.name, (c, o, p)),
     )
 
 
@@ -135,19 +147,10 @@ def frequencies(scores: Array, draws: int = DRAWS) -> Array:
     shares = np.empty(scores.shape[1:])
     block = max(1, MOST_NUMBERS // (len(weights) * scores.shape[1] * scores.shape[2]))
     for first in range(0, scores.shape[3], block):
-        chosen = _best(weights.astype(float), scores[..., first : first + block])
+        chosen = selection.best(weights.astype(float), scores[..., first : first + block])
         for c in range(len(shares)):
             shares[c, :, first : first + block] = np.tensordot(times, chosen == c, 1) / draws
     return shares
-
-
-def _best(weights: Array, scores: Array) -> Array:
-    """The candidate with the largest weighted mean, the first of equals, −1 where none has a run. (D, T) -> (D, O, P)"""
-    there = np.isfinite(scores)
-    n = np.tensordot(weights, there.astype(float), 1)  # (D, C, O, P)
-    total = np.tensordot(weights, np.where(there, scores, 0.0), 1)
-    mean = np.round(np.divide(total, n, out=np.full(n.shape, -np.inf), where=n > 0), DECIMALS)
-    return np.where((n > 0).any(1), mean.argmax(1), -1)
 
 
 def _at(values: Array, best: Array) -> Array:
@@ -158,9 +161,8 @@ def _at(values: Array, best: Array) -> Array:
 
 
 def _search(results: Results) -> _Search:
-    fields, nuisance = open_fields(results), results.grid.nuisance
-    ordered = (nuisance[f] if isinstance(nuisance[f][0], str) else sorted(nuisance[f]) for f in fields)
-    candidates = list(itertools.product(*ordered))
+    fields = open_fields(results)
+    candidates = list(itertools.product(*selection.candidates(results.grid.nuisance, fields)))
     keys = [tuple(dict(pair)[f] for f in fields) for pair in results.pairs]
     rests = [tuple((name, value) for name, value in pair if name not in fields) for pair in results.pairs]
     cells = list(dict.fromkeys(rests))
@@ -171,21 +173,53 @@ def _search(results: Results) -> _Search:
     return _Search(fields, candidates, cells, column, np.stack(places, axis=2), list(results.place))
 
 
-def _outcomes(results: Results, of: Measure, places: Array) -> tuple[Array, Array]:
-    """Of the runs at places (T, C, O, P): outcomes, NaN where one is missing, and which diverged.
+def _outcomes(results: Results, of: Measure, places: Array, climbing: Array) -> tuple[Array, Array]:
+    """Of the runs at places (T, C, O, P) whose candidates climb: outcomes, NaN where one is missing, and which diverged."""
+    runs, there = results.runs, (places >= 0) & climbing
+    done, diverged = (there & (runs["status"] == status).to_numpy(bool)[places] for status in ("done", "diverged"))
+    values = np.where(done, runs[of.name].to_numpy(float)[places], np.nan)
+    classes = np.where(there, np.nan_to_num(runs["classes"].to_numpy(float))[places], 0.0).max((0, 1, 2))
+    return selection.outcomes(of.kind, values, diverged, np.where(classes > 0, classes, 2)), diverged
 
-    The worst outcome is that of all orders and candidates of a cell, so that it is the same for all of them.
+
+def _tuned(outcomes: Array, rungs: Sequence[Rung]) -> Array:
+    """Which candidates have a tuning run, on whatever rung. bool (C, O, P)"""
+    return np.any([np.isfinite(each).any(0) for each in (outcomes, *(rung.outcomes for rung in rungs))], axis=0)
+
+
+def _planned(results: Results, search: _Search, climbing: Array, best: Array) -> pd.DataFrame:
+    """The runs as gathered, without those that are missing since no plan has them: fresh seeds of candidates that were not
+    chosen, and tuning seeds of those that did not get so far.
     """
-    flat = places.reshape(-1, places.shape[-1])
-    beside_itself = Paired(results.runs, of, (flat, flat))
-    return beside_itself.a.reshape(places.shape), beside_itself.diverged[0].reshape(places.shape)
+    tuning = results.grid.seeds.tuning
+    of_chosen = np.arange(len(climbing))[:, None, None] == best
+    wanted = np.where(np.arange(len(search.places))[:, None, None, None] < tuning, climbing, of_chosen)
+    rows = search.places[wanted & (search.places >= 0)]
+    planned = np.zeros(len(results.runs), bool)
+    planned[rows] = True
+    return results.runs[planned | (results.runs["status"] != "missing").to_numpy(bool)].reset_index(drop=True)
+
+
+def _rungs(results: Results, search: _Search, metric: str, places: tuple[Array, Array, Array]) -> pd.DataFrame:
+    """A row each candidate of each rung before the last, in whose `epochs` are those of the rung. Empty without halving."""
+    tables, seeds = [], results.grid.seeds
+    for later, rung in zip(range(len(results.rungs) - 1, 0, -1), results.rungs, strict=False):
+        m = st.moments(rung.outcomes.reshape(len(rung.outcomes), -1))
+        n, mean, low, high = (each.reshape(rung.climbing.shape) for each in (m.n, m.mean, *st.t_interval(m)))
+        columns = {
+            "metric": metric, "n": n, "missing": seeds.tuning - n, "diverged": rung.diverged.sum(0), "mean": mean,
+            "low": low, "high": high, "goes_on": results.rungs[-later].climbing,
+        }  # fmt: skip
+        table = _table(results.grid, search, rung.climbing, *places, columns)
+        tables.append(table.assign(epochs=[seeds.rung_epochs(epochs, later) for epochs in table["epochs"]]))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _at_edge(search: _Search, there: Array, best: Array) -> Array:
     """Whether a chosen number is the smallest or largest with a tuning run. there: bool (C, O, P) -> (O, P)"""
     edge = np.zeros(best.shape, bool)
     for values in zip(*search.candidates, strict=True):
-        if not isinstance(values[0], str):
+        if not isinstance(values[0], str | bool):
             number = np.array(values, float)[:, None, None]
             low, high = np.where(there, number, np.inf).min(0), np.where(there, number, -np.inf).max(0)
             several = np.where(search.exists, number, np.inf).min(0) < np.where(search.exists, number, -np.inf).max(0)

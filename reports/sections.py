@@ -17,7 +17,7 @@ from reports.rates import Selected
 from reports.tables import MOST_ROWS, Column, Value, value
 from reports.where import Where
 from reports.where_words import effects_figure, sentences
-from reports.words import amount, difference, interval, label, minus, p_value, seeds
+from reports.words import amount, difference, interval, label, minus, p_value, seeds, setting
 from results import Store
 
 Add = Callable[..., dict[str, object]]  # Album.add
@@ -138,7 +138,7 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
         [
             label(row, varying),
             row["arm"],
-            ", ".join(f"{rate_curves.name(field)} {row[field]}" for field in searched),
+            ", ".join(f"{rate_curves.name(field)} {setting(row[field])}" for field in searched),
             value(_level(row), row["mean"]),
             value(f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else ""), row["n"]),
             value(f"{row['frequency']:.0%}" + (", chosen" if row["selected"] else ""), row["frequency"]),

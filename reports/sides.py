@@ -13,7 +13,7 @@ from grids import FIELDS
 from reports.ledger import SIDES, Claim, Selection, numeric
 from reports.measures import measure
 from reports.outcomes import Paired, Results
-from reports.words import as_written
+from reports.words import setting
 
 MOST_NAMED = 8  # values of a field in a sentence
 Array = np.ndarray
@@ -152,7 +152,7 @@ def _lack(selection: Selection, cells: pd.DataFrame) -> str:
     """'order weight-bn-act (here: weight-act)'"""
     parts = []
     for name, allowed in selection.items():
-        here = [as_written(value) for value in cells[name].unique()]
+        here = [setting(value) for value in cells[name].unique()]
         more = ", …" if len(here) > MOST_NAMED else ""
         parts.append(f"{name} {allowed} (here: {', '.join(here[:MOST_NAMED])}{more})")
     return " with ".join(parts)

@@ -50,15 +50,6 @@ def score(values: Array, diverged: Array, worst: Array) -> Array:
     return np.where(diverged, worst, values)
 
 
-def worst_outcome(metric_is_share: bool, classes: Array, losses_a: Array, losses_b: Array) -> Array:
-    """What a diverged run counts as: accuracy of guessing, or the larger of ln classes and the worst finite loss. (K,)"""
-    if metric_is_share:
-        return 1 / np.asarray(classes, float)
-    both = np.concatenate([losses_a, losses_b])
-    finite = np.where(np.isfinite(both), both, -np.inf).max(0, initial=-np.inf)
-    return np.maximum(np.log(classes), finite)
-
-
 def moments(d: Array, floor: Array | float = 0.0) -> Moments:
     """Count, mean and sd (n − 1 in the denominator) of d (n, K), the sd at least `floor` (K,)."""
     there = np.isfinite(d)

@@ -23,14 +23,16 @@ NAMES = ("dataset", "architecture", "order", "activation", "schedule", "optimise
 
 def label(values: Mapping[str, object] | pd.Series, fields: Sequence[str]) -> str:
     """'tanh, depth 8, affine false': the fields that tell a cell from the others; names speak for themselves."""
-    return ", ".join(str(values[f]) if f in NAMES else f"{f} {as_written(values[f])}" for f in fields) or "all"
+    return ", ".join(str(values[f]) if f in NAMES else f"{f} {setting(values[f])}" for f in fields) or "all"
 
 
-def as_written(value: object) -> str:
-    """A value of a cell field as a grid has it: '0.1', 'false', 'bn-act'."""
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    return value if isinstance(value, str) else f"{value:g}"
+def setting(value: object) -> str:
+    """The value of a field as a grid file has it, but for quotes: 0.1, true, cosine; a dash where there is none."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return "–"
+    return str(bool(value)).lower() if isinstance(value, bool | np.bool_) else f"{value:g}"
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

@@ -9,35 +9,43 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from grids import Grid, run_ids
+from grids import Cell, Grid
+from results.protocol import planned_in
 from results.store import Store
 
 FATES = ("done", "diverged", "failed", "missing")
 
 
 class Overview(NamedTuple):
-    """Planned runs by fate: of all, of each (field, value) that varies, and the reasons of what is not done."""
+    """Planned runs by fate: of all, of each (field, value) that varies, and the reasons of what is not done.
+
+    later, unchosen: as in Planned.
+    """
 
     total: Mapping[str, int]
     by_value: Mapping[tuple[str, object], Mapping[str, int]]
     reasons: Mapping[tuple[str, str], int]  # by (fate, reason)
+    later: int = 0
+    unchosen: tuple[Cell, ...] = ()
 
 
 def overview(grid: Grid, store: Store) -> Overview:
     """What the store has of the runs that the grid plans. StoreError names a file that cannot be read."""
-    cells = list(grid.cells())
-    seeds = grid.seeds.every
-    planned = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
+    will = planned_in(grid, store, *store.fates())
+    cells = [cell for stage in will.stages for cell in stage.cells]
+    kinds = [stage.kind for stage in will.stages for _ in stage.cells]
+    seeds = [len(stage.seeds) for stage in will.stages for _ in stage.cells]
     runs = store.read("runs")
-    at = pc.index_in(planned, runs["run_id"])
+    at = pc.index_in(pa.array(will.run_ids, pa.string()), runs["run_id"])
     status = pc.fill_null(runs["status"].take(at), "missing").to_numpy(zero_copy_only=False)
-    fates = (
-        np.array([status == fate for fate in FATES]).reshape(len(FATES), len(cells), len(seeds)).sum(2)
-    )  # (4, cells)
+    starts = np.cumsum([0, *seeds[:-1]])
+    fates = np.array([np.add.reduceat(status == fate, starts, dtype=int) for fate in FATES])  # (4, cells)
     varied = [name for name, values in {**grid.axes, **grid.nuisance}.items() if len(values) > 1]
     by_value: dict[tuple[str, object], dict[str, int]] = {}
-    for name in varied:
-        values = [getattr(cell, name) for cell in cells]
+    for name in [*varied, "seeds"]:
+        values = kinds if name == "seeds" else [getattr(cell, name) for cell in cells]
+        if name == "seeds" and len(set(values)) < 2:
+            continue
         for value in dict.fromkeys(values):
             here = np.array([each == value for each in values])
             by_value[name, value] = dict(zip(FATES, fates[:, here].sum(1).tolist(), strict=True))
@@ -45,7 +53,7 @@ def overview(grid: Grid, store: Store) -> Overview:
     lost = lost.filter(pc.not_equal(lost["status"], "done")).select(["status", "error"]).to_pylist()
     reasons = Counter((row["status"], _reason(row["error"])) for row in lost)
     total = dict(zip(FATES, fates.sum(1).tolist(), strict=True))
-    return Overview(total, by_value, dict(reasons.most_common()))
+    return Overview(total, by_value, dict(reasons.most_common()), will.later, will.unchosen)
 
 
 def _reason(error: str | None) -> str:

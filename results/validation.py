@@ -16,6 +16,7 @@ from results.errors import OutOfReach, StoreError, Vanished
 from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
 from results.places import Place, at, over
+from results.protocol import planned_in, unchosen
 from results.schema import METRICS, QUANTILES, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
@@ -29,11 +30,15 @@ def validate(store: Store) -> list[str]:
 
 def incomplete(store: Store, grid: Grid) -> list[str]:
     """A line for the planned runs of a grid that are not finished, by fate; none where all are."""
-    planned = {run_id for cell in grid.cells() for run_id in run_ids(cell, grid.seeds.every)}
     finished, failed = store.fates()
+    will = planned_in(grid, store, finished, failed)
+    planned = set(will.run_ids)
     missing = len(planned) - len(planned & finished.keys()) - len(planned & failed)
     counts = {"failed": len(planned & failed), "missing": missing}
-    return [f"{grid.name}: {n:,} of {len(planned):,} planned runs are {fate}" for fate, n in counts.items() if n]
+    lines = [f"{grid.name}: {n:,} of {len(planned):,} planned runs are {fate}" for fate, n in counts.items() if n]
+    if will.later:
+        lines.append(f"{grid.name}: up to {will.later:,} more runs follow, which are not planned yet")
+    return lines + [f"{grid.name}: {line}" for line in unchosen(grid, will.unchosen)]
 
 
 def set_aside(store: Store) -> list[str]:

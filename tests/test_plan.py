@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from grids import TUNING_FROM, Cell, Grid, Run
+from grids import Cell, Grid, Run
 from harness.datasets import Examples, prepare
 from harness.engine import COMPILED, UNMEASURED, How
 from harness.plan import PlanError, Trial, code_version, group, make_plan
@@ -79,13 +79,6 @@ def test_without_a_store_every_run_is_missing(grid):
     plan = make_plan(grid, {}, (), DATA)
     assert plan.missing == tuple(grid.runs())
     assert (plan.finished, plan.failed, plan.outdated) == (0, 0, {})
-
-
-def test_tuning_seeds_are_planned_like_all_others(tmp_path):
-    grid = read(tmp_path, TEXT.replace("[recipe]", "[nuisance]\nlr = [0.1, 0.01]\n\n[recipe]"))
-    plan = make_plan(grid, finished(run for run in grid.runs() if run.seed >= TUNING_FROM), (), DATA)
-    assert plan.missing == tuple(run for run in grid.runs() if run.seed < TUNING_FROM)
-    assert {run.seed for run in plan.missing} == set(range(5))
 
 
 def test_a_finished_grid_has_nothing_missing(grid):

@@ -13,8 +13,6 @@ from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, read
 
 import harness
 from grids import FIELDS, TUNING_FROM, Grid
-from harness.plan import Plan
-from harness.study import Study, tell
 from reports import export, figures, page
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
@@ -631,9 +629,3 @@ def test_the_figure_of_many_cells_has_only_the_first(tmp_path, monkeypatch):
     selected = select(results_of(tmp_path, grid, planted(grid, CROSSED)))
     shown = [ax.get_title() for ax in rate_curves(selected, ["depth"]).axes if ax.get_visible()]
     assert shown == ["depth 1", "depth 2", "depth 3"]
-
-
-def test_a_plan_says_how_many_seeds_choose(tmp_path, capsys):
-    grid = searching(tmp_path)
-    tell(Study(grid, Store(tmp_path / "store"), {}, Plan((), 0, 0, {}, {})), [], 1)
-    assert "4 cells × 25 seeds (5 of them choose lr) = 100 runs; store" in capsys.readouterr().out

@@ -343,18 +343,6 @@ def test_test_set_error_agrees_with_a_loop():
 # Rules
 
 
-def test_a_diverged_run_counts_as_guessing_in_accuracy():
-    worst = st.worst_outcome(True, np.array([10, 4]), np.empty((0, 2)), np.empty((0, 2)))
-    assert worst.tolist() == [0.1, 0.25]
-
-
-def test_a_diverged_run_counts_as_the_worst_finite_loss_but_at_least_guessing():
-    losses_a = np.array([[9.0, 0.1, np.nan], [np.nan, 0.2, np.nan]])
-    losses_b = np.array([[0.3, 0.4, np.nan], [np.inf, 0.1, np.nan]])
-    worst = st.worst_outcome(False, np.array([10, 10, 10]), losses_a, losses_b)
-    assert worst.tolist() == [9.0, math.log(10), math.log(10)]
-
-
 def test_scores_replace_diverged_runs_only():
     scored = st.score(np.array([[0.9, np.nan], [np.nan, 0.8]]), np.array([[False, True], [False, False]]), [0.1, 0.2])
     np.testing.assert_array_equal(scored, [[0.9, 0.2], [np.nan, 0.8]])
