@@ -104,7 +104,7 @@ def shape(cell: Cell, data: Data) -> tuple:
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
     """What a compiled step depends on: cells that share it share a graph. The learning rate is an input of it."""
-    free = ("dataset", "lr", "schedule", "epochs", "dropout")
+    free = ("dataset", "lr", "schedule", "epochs", "dropout", "init", "init_gain")
     return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
 
 
