@@ -106,7 +106,7 @@ def shape(cell: Cell, data: Data) -> tuple:
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
     """What a compiled step depends on: cells that share it share a graph. Learning rate and labels are inputs of it."""
-    free = ("dataset", "lr", "schedule", "epochs", "dropout", "train_size", "label_noise")
+    free = ("dataset", "lr", "schedule", "epochs", "dropout", "init", "init_gain", "train_size", "label_noise")
     return *cell.without(*free), data.shape, data.classes, len(seen(data, cell).x_train), seeds
 
 

@@ -77,9 +77,10 @@ def test_cells_that_are_computed_in_the_same_number_of_steps_share_a_shape(blobs
 def test_cells_that_differ_in_rate_and_length_share_a_graph(blobs):
     data = blobs()
     base = graph(make(), data, 8)
-    same = ({"lr": 0.1}, {"schedule": "constant"}, {"epochs": 9})
+    same = ({"lr": 0.1}, {"schedule": "constant"}, {"epochs": 9}, {"init": "lsuv", "init_gain": 3})
     assert all(graph(make(**change), data, 8) == base for change in same)
     changes = ({"depth": 3}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"optimiser": "adam"})
+    changes += ({"affine": False}, {"bias": False}, {"weight_decay_norm": False}, {"head_norm": "ln"}, {"groups": 2})
     changes += ({"momentum": 0.5}, {"weight_decay": 0.1}, {"batch": 11}, {"width": 17})
     assert all(graph(make(**change), data, 8) != base for change in changes)
     assert graph(make(), data, 7) != base
