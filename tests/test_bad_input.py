@@ -38,12 +38,12 @@ primary   = { metric = "test_accuracy", contrast = "before - none" }
 margin    = { test_accuracy = 0.02 }
 """
 FIELDS = tuple(Cell.model_fields)
-RULE = ("'weight' and 'act', each exactly once", "at most one normalization (bn)", "at most one 'drop'")
+RULE = ("'weight' and 'act', each exactly once", "at most one normalization (bn, ln, gn, in, rms)", "at most one 'drop'")
 ARMS = ("none", "before")
 
 # What is changed in the grid, into what, and the words that its error must have beside the grid's name.
 MISTAKES = {
-    "unknown table": ("[seeds]", "[seed]", ("'seed'", "axes, nuisance, recipe, seeds, analysis, resources, exclude")),
+    "unknown table": ("[seeds]", "[seed]", ("'seed'", "axes, nuisance, recipe, seeds, analysis, resources, probes")),
     "a part of more than one GPU": ("[seeds]", "[resources]\ngpus = 1.5\n[seeds]", ("gpus = 1.5", "or whole GPUs")),
     "a trace of a GPU": ("[seeds]", "[resources]\ngpus = 0.00001\n[seeds]", ("gpus = 1e-05", "from 0.0001 on")),
     "a trace of a core": ("[seeds]", "[resources]\ncpus = 0.00001\n[seeds]", ("cpus = 1e-05", "0.0001")),
@@ -69,6 +69,16 @@ MISTAKES = {
     "shift beyond the image": ("epochs = 2", "shift = 8", ("shift = 8", "less than 8, the smallest dimension of digits")),
     "mirrored digits": ("epochs = 2", "flip = true", ("flip = true", "of digits may be", "fashion14, fashion_mnist")),
     "flip by number": ("epochs = 2", "flip = 1", ("flip = 1", "boolean")),
+    "unknown normalization of the stem": ("epochs = 2", 'stem_norm = "xn"', ("stem_norm = 'xn'", "none, bn, ln, gn")),
+    "two normalizations after the sum": ("epochs = 2", 'after_sum = "bn-ln"', ("after_sum = 'bn-ln'", "as in bn-act")),
+    "weights after the sum": ("epochs = 2", 'after_sum = "weight"', ("after_sum = 'weight'", "must be none, or join 'act'")),
+    "unknown end of a branch": ("epochs = 2", 'branch_end = "act"', ("branch_end = 'act'", "'order', 'norm' or 'weight'")),
+    "unknown initialisation": ("epochs = 2", 'init = "kaiming"', ("'he', 'xavier', 'orthogonal' or 'lsuv'",)),
+    "initial weights of nothing": ("epochs = 2", "init_gain = 0", ("init_gain = 0", "greater than 0")),
+    "scale and shift by number": ("epochs = 2", "affine = 1", ("affine = 1", "boolean")),
+    "probe after the last epoch": ("[seeds]", "[probes]\nepochs = [3]\n[seeds]", ("[probes] epochs = 3", "at most 2")),
+    "probe before the first": ("[seeds]", "[probes]\nepochs = [-1]\n[seeds]", ("[probes]", "greater than or equal to 0")),
+    "unknown key of probes": ("[seeds]", "[probes]\nevery = 1\n[seeds]", ("[probes]", "'every'", "epochs")),
     "order without act": ('"weight-act"', '"weight-bn"', ("[axes]", "order = 'weight-bn'", *RULE)),
     "order without weight": ('"weight-act"', '"act"', ("order = 'act'", *RULE)),
     "order with two norms": ('"weight-act"', '"bn-weight-bn-act"', ("order = 'bn-weight-bn-act'", *RULE)),
