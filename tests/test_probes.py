@@ -1,4 +1,4 @@
-"""Probes: each number against a closed form or a plain computation; no effect on training; and that they move as they should."""
+"""Probes: each number against a closed form or a plain computation; no effect on training; they move as they should."""
 
 import copy
 import dataclasses
@@ -16,6 +16,7 @@ import harness
 from grids import Cell, Probes
 from harness import probes
 from harness.architectures import build
+from harness.engine import COMPILED
 from harness.initialisation import ACTIVATIONS
 from harness.layers import MAKE_ACTIVATION, MAXOUT_MAPS, block
 from harness.plan import Trial
@@ -427,6 +428,13 @@ def assert_equal(one, other):
     assert all(np.array_equal(one.metrics[k], other.metrics[k], equal_nan=True) for k in one.metrics)
     for a, b in zip(one.curves, other.curves, strict=True):
         assert all(np.array_equal(a[k], b[k], equal_nan=k not in ("split", "lr", "epoch")) for k in a if k != "lr")
+
+
+def test_a_probed_training_of_compiled_steps_has_the_bits_of_one_that_is_not(blobs):
+    cell, data = make(depth=1), blobs()
+    plain, looked_at = (train(cell, SEEDS, data, mode=COMPILED, probes=epochs) for epochs in ((), range(4)))
+    assert [probe.epoch for probe in looked_at.probes] == [0, 1, 2, 3]
+    assert_equal(plain, looked_at)
 
 
 def test_what_probes_find_does_not_depend_on_the_other_seeds(blobs):
