@@ -302,7 +302,8 @@ def validate_command(
     )
     if left := retrying(lambda: orphans(where)):
         print(
-            f"orphans of a crash or of deleted files, without effect: rows of other tables of {left:,} trials without runs"
+            "orphans of a crash or of deleted files, without effect: "
+            f"curves, layers or examples of {left:,} trials without runs"
         )
 
 

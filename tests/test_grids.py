@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from grids import Cell, Grid, GridError, Run, Seeds, identity, order_error, run_ids
+from grids import TABLES, Cell, Grid, GridError, Run, Seeds, identity, order_error, run_ids
 from results import METRICS
 
 GRIDS = Path(__file__).parent.parent / "grids"
@@ -344,6 +344,11 @@ def test_the_analysis_hash_covers_the_tuning_seeds_and_what_they_choose(tmp_path
 def test_the_page_of_grids_names_every_key_of_the_seeds():
     page = (GRIDS / "README.md").read_text()
     assert [key for key in Seeds.model_fields if f"`{key}`" not in page] == []
+
+
+def test_the_page_of_grids_names_every_table():
+    page = (GRIDS / "README.md").read_text()
+    assert [table for table in TABLES if f"| `[{table}]` |" not in page] == []
 
 
 def left(folder, rules, text=TEXT):

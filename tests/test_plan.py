@@ -215,6 +215,7 @@ def test_a_trial_has_one_id_for_what_was_computed_and_how():
     ids += [Trial(cell(), (0, 2)).trial_id("cpu", "c", "d"), Trial(cell(depth=3), (0, 1)).trial_id("cpu", "c", "d")]
     assert len(set(ids)) == 6
     assert Trial(cell(depth=2.0), (0, 1)).trial_id("cpu", "c", "d") == ids[0]
+    assert Trial(cell(), (0, 1), probes=(0, 3)).trial_id("cpu", "c", "d") == ids[0]
 
 
 def test_architectures_have_code_of_their_own():

@@ -202,6 +202,9 @@ def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
     assert "runs 30/30" in swept.stdout
     assert "30 done, 0 diverged, 0 failed" in swept.stdout
     assert swept.stderr == ""
+    layers = Store(tmp_path / "results" / "data" / "smoke").read("layers").to_pandas()
+    assert layers.run_id.nunique() == 30
+    assert layers.groupby("run_id").epoch.unique().map(list).map(sorted).map(tuple).unique().tolist() == [(0, 2)]
     again = normorder("sweep", str(SMOKE))
     assert again.returncode == 0
     assert "nothing to do" in again.stdout

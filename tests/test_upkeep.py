@@ -77,9 +77,8 @@ def several(store, count=3, first=0):
     """Files of `count` trials, a run each."""
     for i in range(first, first + count):
         trial = f"{i:02x}"
-        store.write(
-            {"runs": runs(i, trial=trial), "curves": curves(i, trial=trial), "examples": examples(i, trial=trial)}
-        )
+        beside = {"curves": curves, "layers": layers, "examples": examples}
+        store.write({"runs": runs(i, trial=trial), **{name: of(i, trial=trial) for name, of in beside.items()}})
     return store
 
 
@@ -158,8 +157,8 @@ def test_what_a_store_says_does_not_depend_on_the_order_of_writes_and_compaction
 
 def test_a_compacted_store_has_a_file_a_table_and_tells_how_many_went(tmp_path):
     store = several(Store(tmp_path), 3)
-    assert str(compact(store)) == "merged 9 files into 3"
-    assert [len(store.files(name)) for name in SCHEMAS] == [1, 1, 0, 1]  # no layers
+    assert str(compact(store)) == "merged 12 files into 4"
+    assert [len(store.files(name)) for name in SCHEMAS] == [1, 1, 1, 1]
     assert str(compact(store)) == "no files to merge"
 
 
@@ -183,7 +182,7 @@ def test_a_repeated_compaction_of_the_same_files_writes_the_same_files(tmp_path)
     compact(Store(tmp_path / "two"))
     assert names(tmp_path / "one") == names(tmp_path / "two")
     copied(tmp_path / "two", tmp_path / "one")
-    assert len(names(tmp_path / "one")) == 3
+    assert len(names(tmp_path / "one")) == 4
 
 
 def test_parts_are_merged_again_so_that_they_stay_few(tmp_path):

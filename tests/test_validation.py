@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from test_store import layers
 
 import harness
 import normorder
@@ -157,6 +158,26 @@ def test_a_conflict_is_told(store):
     index = rows.schema.get_field_index("test_loss")
     store.write({"runs": rows.set_column(index, rows.schema.field(index), pa.array([0.123] * len(rows)))})
     assert sum("in conflict" in problem for problem in validate(store)) == 20
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("saturated", 1.5, "a share beyond 0 to 1, or a size below 0"),
+        ("zeros", -0.5, "a share beyond 0 to 1, or a size below 0"),
+        ("sd", -1.0, "a share beyond 0 to 1, or a size below 0"),
+        ("site", None, "without a run, an epoch from 0 on, a block or a site"),
+        ("epoch", -1, "without a run, an epoch from 0 on, a block or a site"),
+        ("quantiles", [0.5], "other than 15 quantiles"),
+        ("sd", None, None),
+        ("quantiles", None, None),
+    ],
+)
+def test_a_row_of_layers_that_no_trial_writes_is_a_problem(store, column, value, said):
+    store.write({"layers": layers(0, 1)})
+    assert validate(store) == []
+    change(store, "layers", column, value)
+    assert validate(store) == ([f"trial trial: rows of layers {said}"] if said else [])
 
 
 def test_a_failed_attempt_needs_neither_metrics_nor_curves(store):

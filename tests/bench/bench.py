@@ -24,6 +24,7 @@ import agreement
 import numpy as np
 import pandas as pd
 import plain
+import probing
 import scale
 import steps
 import study
@@ -224,6 +225,16 @@ def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     return rows
 
 
+def of_probes(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
+    """What probes at initialisation and after the last epoch add to a trial."""
+    cases = dict(list(probing.CASES.items())[: 1 if quick else None])
+    raw["probes"] = found = probing.measure(1 if quick else 2 * rounds + 1, cases)
+    return [
+        at_most(f"probes, of a trial's time: {name}", shares, "%", probing.ALLOWED, 0, "eager")
+        for name, shares in found.items()
+    ]
+
+
 def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """What a sweep of long trials does beside training, and what hundreds of short trials do to its memory."""
     slots = os.cpu_count() or 1
@@ -296,7 +307,7 @@ def progress(text: str) -> None:
     print(text, flush=True)
 
 
-PARTS = {"steps": of_steps, "studies": of_studies, "sweeps": of_sweeps, "stores": of_stores}
+PARTS = {"steps": of_steps, "probes": of_probes, "studies": of_studies, "sweeps": of_sweeps, "stores": of_stores}
 
 
 def main() -> None:
