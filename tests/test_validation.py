@@ -65,7 +65,7 @@ def test_what_a_crash_left_without_runs_is_told_and_no_problem(store, monkeypatc
     with pytest.raises(SystemExit) as stopped:
         normorder.main()
     assert stopped.value.code == 0
-    assert "without effect: rows of other tables of 1 trials without runs" in capsys.readouterr().out
+    assert "without effect: curves, layers or examples of 1 trials without runs" in capsys.readouterr().out
 
 
 def test_a_compacted_store_has_no_problem(store):
