@@ -50,10 +50,15 @@ def stackable(architecture: str) -> bool:
 
 
 def products(architecture: str) -> float:
-    """Multiplications of a block for each place of the examples' space, in units of width², by its PRODUCTS.
+    """Multiplications of a block for each place of an example's space, in units of width², by its PRODUCTS.
 
-    Two for two square matrices, 9 for a 3×3 convolution, less where space is halved and width is not doubled. Where it is
-    not stated, that of a single weight layer.
+    2 for two square matrices, 9 for a 3×3 convolution, less where space is halved and width is not doubled. Where it is not
+    stated, that of a single weight layer.
     """
     stated = _states(architecture, "PRODUCTS")
     return (9 if convolves(architecture) else 1) if stated is None else stated
+
+
+def units(architecture: str) -> int:
+    """How often a block has the layers of the order, by its UNITS; once where it is not stated."""
+    return _states(architecture, "UNITS") or 1

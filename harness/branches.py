@@ -64,7 +64,7 @@ class Parallel(nn.Module):
 
 
 class Shortcut(Layer):
-    """Where a residual block doubles channels and halves space: (S, maps · C_in, B, *space) -> (S, maps · C_out, B, *space / 2).
+    """Past a branch with a stride of 2: (S, maps · C_in, B, *space) -> (S, maps · C_out, B, *space / 2), C_out > C_in.
 
     Channels are padded with zeros, as in option A of He et al. 2015 (arXiv:1512.03385): a shortcut without parameters,
     which no initial weights, normalization or order can touch. Space is halved by the average of windows of 2 instead of

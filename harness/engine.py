@@ -99,12 +99,13 @@ def shape(cell: Cell, data: Data) -> tuple:
     """What the speed of a step depends on, and therefore the best S: one pilot serves all cells that share it."""
     maps = parse(cell.activation)[0] == "maxout"
     drops = "drop" in cell.order.split("-")  # masks of each seed's own take several times as long as the rest
-    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops
+    sums = cell.after_sum, cell.branch_end  # of the eight layers or so of a residual block they add or take two
+    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops, sums
 
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
-    """What a compiled step depends on: cells that share it share a graph. The learning rate is an input of it."""
-    free = ("dataset", "lr", "schedule", "epochs", "dropout")
+    """What a compiled step depends on: cells that share it share a graph. Learning rate, labels and tensors are inputs."""
+    free = ("dataset", "lr", "schedule", "epochs", "dropout", "init", "init_gain", "label_noise")
     return *cell.without(*free), data.shape, data.classes, len(data.x_train), seeds
 
 

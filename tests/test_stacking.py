@@ -103,14 +103,23 @@ def assert_stacked_equals_solo(cell, shape, steps):
                     assert (buffers[name] / value - 1).abs().max() < 1e-9
 
 
+# Maxout changes what a block takes and gives, so it stands with every order; the other activations take turns.
+PAIRS = [
+    (network, order, activation)
+    for i, network in enumerate(NETWORKS)
+    for j, order in enumerate(ORDERS)
+    for k, activation in enumerate(ACTIVATIONS)
+    if activation == "maxout" or (i + j + k) % 6 == 0
+]
+
+
 def test_every_architecture_can_be_built_for_some_shape():
     assert {architecture for architecture, _ in NETWORKS} == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("architecture", "shape"), NETWORKS, ids=str)
-def test_stacked_seeds_train_as_their_solo_models_do(architecture, shape, order, activation):
+@pytest.mark.parametrize(("network", "order", "activation"), PAIRS, ids=str)
+def test_stacked_seeds_train_as_their_solo_models_do(network, order, activation):
+    architecture, shape = network
     cell = make(architecture, order=order, activation=activation, dropout=0.3)
     assert_stacked_equals_solo(cell, shape, steps=3)
 
@@ -137,6 +146,9 @@ def any_cell(draw):
         weight_decay=rng.choice([0, 1e-3, 0.1]),
         dropout=rng.choice([0, 0.1, 0.5]),
         maxout_width=rng.choice(["same", "matched"]),
+        pool=rng.choice(["after", "before"]),
+        branch_end=rng.choice(["order", "norm", "weight"]),
+        after_sum=rng.choice(["none", "bn"] if name == "maxout" else ["none", "act", "bn", "bn-act", "act-bn"]),
     )
     return cell, shape
 

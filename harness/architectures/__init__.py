@@ -1,10 +1,11 @@
 """Networks, a file each; the file's name is the architecture's name. `build` finds the file and asks it for a network.
 
 A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and, if so, `CONSTANT_WIDTH = True` (every block has
-cell.width channels) and `PRODUCTS` (see harness.products); it defines `build(cell, shape, classes)`: a torch module of the
-layers in harness.layers, from (S, C, B, *space) to logits (S, classes, B). `network` puts `stem` and `head` around its
-`blocks`, and everything in `blocks` that has weights comes from `block`. The paths of the parameters are what their draws
-follow from, so a deeper network must keep the paths of a shallower one.
+cell.width channels), `UNITS` (how often a block has the layers of the order) and `PRODUCTS` (see harness.products). It
+defines `build(cell, shape, classes)`: a torch module of the layers in harness.layers, from (S, C, B, *space) to logits
+(S, classes, B). `network` puts `stem` and `head` around its `blocks`, and everything in `blocks` that has weights comes
+from `block`, but for what `cell.after_sum` puts behind an addition. The paths of the parameters are what their draws follow
+from, so a deeper network must keep the paths of a shallower one.
 """
 
 import importlib

@@ -10,7 +10,6 @@ from harness.architectures import dimensions, halvings
 from harness.layers import block, network
 
 CONVOLUTIONS = True
-PRODUCTS = 9
 
 
 def build(cell, shape, classes):

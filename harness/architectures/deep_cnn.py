@@ -1,4 +1,4 @@
-"""Deep plain convolutional network that ends wide: stem and `depth` blocks are depth + 1 convolutions, 3-wide, in 1-D or 2-D.
+"""Deep plain network that ends wide, in 1-D or 2-D: stem and `depth` blocks are depth + 1 convolutions, 3-wide.
 
 Of Kanungo's article on the sequence of batch normalization and activation are 15 convolutions, 64 channels at the tenth and
 a batch of 32: depth = 14, width = 64, batch = 32. The rest is ours: stem and first quarter of the blocks (rounded up) have

@@ -13,6 +13,7 @@ from harness.branches import Parallel
 from harness.layers import MaxPool, block, network
 
 CONVOLUTIONS = True
+UNITS = 6
 PRODUCTS = 1.4
 
 

@@ -1,8 +1,8 @@
-"""Network in network (Lin et al. 2013, arXiv:1312.4400), in 1-D or 2-D: a block is a small perceptron that slides over space.
+"""Network in network (Lin et al. 2013, arXiv:1312.4400), in 1-D or 2-D: a block is a perceptron that slides over space.
 
-Stem, `depth` blocks of a 3-wide unit and two 1-wide ones, maximum pooling after a third and two thirds of the blocks (rounded
-up), global average pooling. Ours: one width for all of it, and a linear head behind the average, where theirs averages a
-last block's map of each class.
+Stem, `depth` blocks of a 3-wide unit and two 1-wide ones, maximum pooling after a third and two thirds of the blocks
+(rounded up), global average pooling. Ours: one width for all of it, and a linear head behind the average, where theirs
+averages a last block's map of each class.
 """
 
 from torch import nn
@@ -11,6 +11,7 @@ from harness.architectures import dimensions, halvings
 from harness.layers import block, network
 
 CONVOLUTIONS = True
+UNITS = 3
 PRODUCTS = 5
 
 

@@ -7,6 +7,7 @@ from harness.layers import network
 
 CONVOLUTIONS = False
 CONSTANT_WIDTH = True
+UNITS = 2
 PRODUCTS = 2
 
 

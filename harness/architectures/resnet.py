@@ -11,6 +11,7 @@ from harness.branches import Residual
 from harness.layers import network
 
 CONVOLUTIONS = True
+UNITS = 2
 PRODUCTS = 18
 
 
