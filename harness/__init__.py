@@ -27,12 +27,12 @@ def choices() -> dict[str, Any]:
 
 
 @cache
-def _states(folder: str, name: str, fact: str) -> bool | None:
+def _states(folder: str, name: str, fact: str) -> Any:
     """The literal that a plug-in's file assigns to `fact`, read without running the file; None if it does not."""
     tree = ast.parse((HERE / folder / f"{name}.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
-            return bool(ast.literal_eval(node.value))
+            return ast.literal_eval(node.value)
     return None
 
 
@@ -52,3 +52,18 @@ def stackable(architecture: str) -> bool:
     An architecture that does not state CONSTANT_WIDTH is trained one seed at a time: right for every network, if slower.
     """
     return not convolves(architecture) and _states("architectures", architecture, "CONSTANT_WIDTH") is True
+
+
+def products(architecture: str) -> float:
+    """Multiplications of a block for each place of an example's space, in units of width², by its PRODUCTS.
+
+    2 for two square matrices, 9 for a 3×3 convolution, less where space is halved and width is not doubled. Where it is not
+    stated, that of a single weight layer.
+    """
+    stated = _states("architectures", architecture, "PRODUCTS")
+    return (9 if convolves(architecture) else 1) if stated is None else stated
+
+
+def units(architecture: str) -> int:
+    """How often a block has the layers of the order, by its UNITS; once where it is not stated."""
+    return _states("architectures", architecture, "UNITS") or 1

@@ -101,11 +101,12 @@ def shape(cell: Cell, data: Data) -> tuple:
     maps = parse(cell.activation)[0] == "maxout"
     drops = "drop" in cell.order.split("-")  # masks of each seed's own take several times as long as the rest
     moving = cell.shift > 0, cell.flip
-    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops, *moving
+    sums = cell.after_sum, cell.branch_end  # of the eight layers or so of a residual block they add or take two
+    return cell.architecture, data.shape, data.classes, cell.depth, cell.width, cell.batch, maps, drops, *moving, *sums
 
 
 def graph(cell: Cell, data: Data, seeds: int) -> tuple:
-    """What a compiled step depends on: cells that share it share a graph. Learning rate and labels are inputs of it."""
+    """What a compiled step depends on: cells that share it share a graph. Learning rate, labels and tensors are inputs."""
     free = ("dataset", "lr", "schedule", "epochs", "dropout", "init", "init_gain", "train_size", "label_noise")
     return *cell.without(*free), data.shape, data.classes, len(seen(data, cell).x_train), seeds
 

@@ -208,17 +208,20 @@ class _MeanSpaceTwin(nn.Module):
 
 
 class MaxPool(Layer):
-    """Maximum over windows of 2 with stride 2 in each of `space` dimensions; an odd last place is left out."""
+    """Maximum over windows in each of `space` dimensions: of 2 with stride 2, where an odd last place is left out.
 
-    def __init__(self, space: int):
+    With another window, stride and padding as torch has them; what is padded is never the maximum.
+    """
+
+    def __init__(self, space: int, window: int = 2, stride: int = 2, padding: int = 0):
         super().__init__()
-        self.space = space
+        self.space, self.how = space, (window, stride, padding)
 
     def forward(self, x):
-        return unfold((F.max_pool1d, F.max_pool2d)[self.space - 1](fold(x), 2), x)
+        return unfold((F.max_pool1d, F.max_pool2d)[self.space - 1](fold(x), *self.how), x)
 
     def solo(self, s):
-        return (nn.MaxPool1d, nn.MaxPool2d)[self.space - 1](2)
+        return (nn.MaxPool1d, nn.MaxPool2d)[self.space - 1](*self.how)
 
 
 # How each activation is made from its parameter. What acts on each number alone is torch's own module in both layouts.
@@ -255,15 +258,31 @@ def flow(cell: Cell, channels: int) -> int:
     return channels * maps(cell) if names.index("act") < names.index("weight") else channels
 
 
+def ending(order: str, end: str) -> list[str]:
+    """The layers of an order; behind its weight all of them ("order"), no activation ("norm") or nothing ("weight")."""
+    names = order.split("-")
+    last = names.index("weight") + 1
+    behind = {"order": names[last:], "norm": [each for each in names[last:] if each != "act"], "weight": []}
+    return names[:last] + behind[end]
+
+
 def block(
-    cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1, pool: bool = False
+    cell: Cell,
+    c_in: int,
+    c_out: int,
+    kernel: tuple[int, ...] = (),
+    stride: int = 1,
+    pool: bool = False,
+    end: str = "order",
 ) -> Block:
     """The block that `cell.order` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), B, *space / stride).
 
     pool: it halves the space by max pooling, at its end or, as `cell.pool` says, right before its normalization.
+    end: what it keeps behind its weight, as `ending` has it.
     """
     name, parameter = parse(cell.activation)
-    names = cell.order.split("-")
+    names = ending(cell.order, end)
+    wide = c_out * maps(cell) if "act" in names else c_out  # no maximum is taken of a weight that no activation follows
     if pool:
         early = [i for i, each in enumerate(names) if each in NORMS] if cell.pool == "before" else []
         names.insert(early[0] if early else len(names), "pool")
@@ -272,9 +291,9 @@ def block(
         match layer:
             case "weight":
                 layers[layer] = Weight(
-                    c, c_out * maps(cell), kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain
+                    c, wide, kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain
                 )
-                c = c_out * maps(cell)
+                c = wide
             case "act":
                 layers[layer] = MAKE_ACTIVATION[name](parameter)
                 c //= maps(cell)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import prod
 
 from grids import Cell
-from harness import convolves
+from harness import convolves, products
 from harness.datasets import Data
 from harness.engine import (
     BLOCKS,
@@ -152,8 +152,8 @@ def _block(cell: Cell, data: Data, recalled: Mapping, pilots: Mapping, device_ty
         return recalled[key]
     if key in pilots:
         return choose(pilots[key])
-    numbers = cell.width * (prod(data.shape) + cell.depth * cell.width)
-    return max(1, min(UNMEASURED, MOST_NUMBERS // numbers))
+    numbers = cell.width * (prod(data.shape) + cell.depth * products(cell.architecture) * cell.width)
+    return max(1, min(UNMEASURED, int(MOST_NUMBERS // numbers)))
 
 
 def _recalled(plan: Plan, data: Mapping[str, Data], device_type: str) -> dict[tuple, int]:

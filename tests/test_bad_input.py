@@ -38,7 +38,11 @@ primary   = { metric = "test_accuracy", contrast = "before - none" }
 margin    = { test_accuracy = 0.02 }
 """
 FIELDS = tuple(Cell.model_fields)
-RULE = ("'weight' and 'act', each exactly once", "at most one normalization (bn, ln, gn, in, rms)", "at most one 'drop'")
+RULE = (
+    "'weight' and 'act', each exactly once",
+    "at most one normalization (bn, ln, gn, in, rms)",
+    "at most one 'drop'",
+)
 ARMS = ("none", "before")
 
 # What is changed in the grid, into what, and the words that its error must have beside the grid's name.

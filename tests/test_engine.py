@@ -69,6 +69,7 @@ def test_cells_that_are_computed_in_the_same_number_of_steps_share_a_shape(blobs
     same = ({"lr": 0.1}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"epochs": 9}, {"optimiser": "adam"})
     assert all(shape(make(**change), data) == base for change in same)
     other = ({"depth": 3}, {"width": 17}, {"batch": 11}, {"activation": "maxout"}, {"architecture": "cnn"})
+    other += ({"after_sum": "bn"}, {"branch_end": "weight"})
     assert all(shape(make(**change), data) != base for change in other)
     assert shape(make(), blobs((7,))) != base
     assert shape(make(), blobs(classes=4)) != base
@@ -77,11 +78,17 @@ def test_cells_that_are_computed_in_the_same_number_of_steps_share_a_shape(blobs
 def test_cells_that_differ_in_rate_and_length_share_a_graph(blobs):
     data = blobs()
     base = graph(make(), data, 8)
-    same = ({"lr": 0.1}, {"schedule": "constant"}, {"epochs": 9}, {"init": "lsuv", "init_gain": 3})
+    same = (
+        {"lr": 0.1},
+        {"schedule": "constant"},
+        {"epochs": 9},
+        {"init": "lsuv", "init_gain": 3},
+        {"label_noise": 0.1},
+    )
     assert all(graph(make(**change), data, 8) == base for change in same)
     changes = ({"depth": 3}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"optimiser": "adam"})
     changes += ({"affine": False}, {"bias": False}, {"weight_decay_norm": False}, {"head_norm": "ln"}, {"groups": 2})
-    changes += ({"momentum": 0.5}, {"weight_decay": 0.1}, {"batch": 11}, {"width": 17})
+    changes += ({"momentum": 0.5}, {"weight_decay": 0.1}, {"batch": 11}, {"width": 17}, {"after_sum": "bn"})
     assert all(graph(make(**change), data, 8) != base for change in changes)
     assert graph(make(), data, 7) != base
     assert graph(make(), blobs(train=110), 8) != base  # examples are an input of fixed size

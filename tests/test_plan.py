@@ -139,6 +139,10 @@ def test_trials_keep_their_order(grid):
         ({"width": 16}, {"width": 64}),
         ({"epochs": 2}, {"epochs": 20}),
         ({"architecture": "mlp"}, {"architecture": "cnn"}),
+        ({"architecture": "mlp"}, {"architecture": "resmlp"}),
+        ({"architecture": "cnn"}, {"architecture": "resnet"}),
+        ({"architecture": "deep_cnn"}, {"architecture": "cnn"}),
+        ({"architecture": "cnn", "width": 4}, {"architecture": "inception", "width": 4}),
         ({"dataset": "digits"}, {"dataset": "fashion_mnist"}),
     ],
 )

@@ -108,23 +108,24 @@ def assert_stacked_equals_solo(cell, shape, steps):
                     assert (buffers[name] / value - 1).abs().max() < 1e-9
 
 
-def test_every_architecture_can_be_built_for_some_shape():
-    assert {architecture for architecture, _ in NETWORKS} == set(ARCHITECTURES)
-
-
-# Every activation in front of and behind bn; each other order with every fourth, another fourth for each network.
-COMBINATIONS = [
-    (*network, order, activation)
-    for n, network in enumerate(NETWORKS)
-    for i, order in enumerate(ORDERS)
-    for j, activation in enumerate(ACTIVATIONS)
-    if (order in ("weight-bn-act", "weight-act-bn") or (n + i + j) % 4 == 0)
+# Maxout changes what a block takes and gives, so it stands with every order; the other activations take turns.
+PAIRS = [
+    (network, order, activation)
+    for i, network in enumerate(NETWORKS)
+    for j, order in enumerate(ORDERS)
+    for k, activation in enumerate(ACTIVATIONS)
+    if (activation == "maxout" or (i + j + k) % 6 == 0)
     and ("in" not in order.split("-") or harness.convolves(network[0]))
 ]
 
 
-@pytest.mark.parametrize(("architecture", "shape", "order", "activation"), COMBINATIONS, ids=str)
-def test_stacked_seeds_train_as_their_solo_models_do(architecture, shape, order, activation):
+def test_every_architecture_can_be_built_for_some_shape():
+    assert {architecture for architecture, _ in NETWORKS} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("network", "order", "activation"), PAIRS, ids=str)
+def test_stacked_seeds_train_as_their_solo_models_do(network, order, activation):
+    architecture, shape = network
     cell = make(architecture, order=order, activation=activation, dropout=0.3)
     assert_stacked_equals_solo(cell, shape, steps=3)
 
@@ -172,6 +173,8 @@ def random_cell(rng):
         pool=rng.choice(["after", "before"]),
         init=rng.choice(["he", "xavier", "orthogonal"]),
         init_gain=rng.choice([1, 0.3]),
+        branch_end=rng.choice(["order", "norm", "weight"]),
+        after_sum=rng.choice(["none", "bn"] if name == "maxout" else ["none", "act", "bn", "bn-act", "act-bn"]),
     )
     return cell, shape
 

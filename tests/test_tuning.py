@@ -102,6 +102,8 @@ def test_a_large_network_has_fewer_seeds_where_nothing_is_measured(data):
     numbers = 2000 * (64 + 2 * 2000)  # parameters of the blocks and of the stem, which sees 8×8 pixels
     assert choose_how(planned(make(width=2000)), data, {}, 1)[make(width=2000)].block == 20_000_000 // numbers
     assert choose_how(planned(make(width=9000)), data, {}, 1)[make(width=9000)].block == 1
+    residual = make(architecture="resmlp", width=2000)  # two matrices a block
+    assert choose_how(planned(residual), data, {}, 1)[residual].block == 20_000_000 // (2000 * (64 + 4 * 2000))
 
 
 def test_where_bits_depend_on_other_seeds_there_are_none_whatever_was_measured(data):

@@ -4,21 +4,17 @@ Stem, `depth` blocks of 3-wide convolutions, maximum pooling after a third and t
 which the channels double; global average pooling and a linear head.
 """
 
-from math import ceil
-
 from torch import nn
 
+from harness.architectures import dimensions, halvings
 from harness.layers import block, network
 
 CONVOLUTIONS = True
 
 
 def build(cell, shape, classes):
-    _, *space = shape
-    if not space or min(space) < 4:
-        raise ValueError(f"cnn needs a space of at least 4 in each dimension to pool twice; examples have {shape}")
-    kernel, c, blocks = (3,) * len(space), cell.width, []
-    pool_after = {ceil(cell.depth / 3), ceil(2 * cell.depth / 3)}
+    kernel, c, blocks = (3,) * dimensions(cell, shape), cell.width, []
+    pool_after = halvings(cell.depth)
     for i in range(1, cell.depth + 1):
         wide = c * 2 if i - 1 in pool_after else c
         blocks.append(block(cell, c, wide, kernel, pool=i in pool_after))
