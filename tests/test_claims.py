@@ -882,6 +882,19 @@ def test_a_claim_that_names_a_searched_field_is_judged_on_the_fresh_seeds_at_all
     assert (row["verdict"], row["reason"]) == ("not covered", "Needs results at every lr.")
 
 
+def test_where_fresh_seeds_were_trained_only_as_chosen_the_tuning_seeds_judge_claims_about_all_values(tmp_path):
+    def value(cell, seed):
+        if seed < TUNING_FROM and cell.lr != 0.1:
+            return "missing"
+        return effects(0.05 * (cell.lr == 0.1) - 0.4 * (seed < TUNING_FROM))(cell, seed)
+
+    results = results_of(tmp_path, {}, value, rates=[0.01, 0.1], tuning=8)
+    which = claim("rises", over="lr")
+    row = judge([which], select(results).results, at_every_value([which], results, Store(tmp_path / "store"))).iloc[0]
+    assert (row["verdict"], row["n"]) == ("supported", 8), row["reason"]
+    assert row["estimate"] == pytest.approx(0.05, abs=0.01)
+
+
 def test_values_of_a_searched_field_that_the_grid_lacks_are_told_beside_those_that_it_has(tmp_path):
     which, store = claim(cells=of(lr=0.3)), Store(tmp_path / "store")
     results = results_of(tmp_path, {}, effects(0.1), rates=[0.01, 0.1])

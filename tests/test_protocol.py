@@ -185,9 +185,10 @@ def test_a_short_cell_that_the_grid_has_too_is_planned_once(tmp_path):
     path = tmp_path / "study.toml"
     path.write_text(text.replace(str(list(RATES)), str(list(RATES[:4]))))
     grid = Grid.read(path, {**harness.choices(), "metric": METRICS})
-    rounds = swept(grid, Store(tmp_path / "store"), Nature())
-    every = [run for runs in rounds for run in runs]
-    assert len(set(every)) == len(every)
+    store = Store(tmp_path / "store")
+    rounds = swept(grid, store, Nature())
+    every = [run.run_id for runs in rounds for run in runs]
+    assert sorted(planned_in(grid, store, *store.fates()).run_ids) == sorted(set(every)) == sorted(every)
     assert {run.cell.epochs for run in rounds[0]} == {2, 4}
     assert {run.cell.epochs for run in rounds[1]} == {8}  # those with 4 have run
     assert {run.cell.epochs for run in rounds[2]} == {4, 8}
@@ -307,6 +308,15 @@ def test_an_arm_without_a_tuning_run_has_no_fresh_ones_and_every_command_says_so
         assert out.count(line) == 1
     reported = select(gather(grid, store))
     assert set(reported.planned.loc[reported.planned["status"] == "missing", "seed"]) == set()
+
+
+def test_tuning_runs_that_are_done_without_a_number_choose_nothing_which_is_no_success(tmp_path, told):
+    grid, store = searching(tmp_path, activations=("relu",)), Store(tmp_path / "store")
+    fill(store, [run(*each, val_accuracy=math.nan) for each in grid.runs() if each.seed >= TUNING_FROM])
+    code, out, _ = told("sweep", tmp_path / "study.toml", "--store", store.path)
+    assert "nothing to do\n" in out
+    assert "no tuning run finished, of: weight-bn-act, weight-act-bn" in out
+    assert code == 1
 
 
 def test_a_candidate_whose_tuning_runs_failed_is_not_chosen_until_they_are_run_again(tmp_path):
