@@ -146,9 +146,10 @@ def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequ
                     ax.set_title(label(there[i].values, named) if named else "")
                 if column == 0:
                     ax.set_ylabel(_moment(rows, when), fontsize=8)
+                    ax.yaxis.set_label_coords(-0.6 / size[0], 0.5)  # beside the longest numbers of its ticks
         _scale(axes[0, 0, 0], of, np.concatenate(drawn))
         axes[0, 0, 0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        ends = " (0 stem, last + 1 head)" if of.site == "weight" else ""
+        ends = " (0 stem, last + 1 head)" if any((each.rows["block"] == 0).any() for each in there) else ""
         figure.supxlabel(f"block{ends}", fontsize=9, y=0.02, va="bottom")
         _legend(figure, arms, over)
     return Picture(figure, of.title, _about(there, zero, fields))

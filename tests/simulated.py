@@ -90,17 +90,16 @@ def fill(store, runs, trial=lambda run: run["cell"].cell_id, counts=None, engine
             tables["examples"] = table("examples", columns)
         if curves:
             tables["curves"] = curves(name, rows)
-        if layers:
-            tables["layers"] = layers(name, rows)
+        if layers and len(measured := layers(name, rows)):
+            tables["layers"] = measured
         store.write(tables)
     return store
 
 
 def layers_of(measure, epochs=(0, 20), sites=("input", "weight", "bn", "act", "output")):
-    """What `fill` makes the table `layers` with: a row a run, epoch, block of the run's cell and site.
+    """What `fill` makes the table `layers` with: a row a run, epoch, block of the run's cell, and site that its order has.
 
-    measure: of a run, epoch, block and site, what was measured, by column; what it leaves out is null, as are all rows for
-    which it gives None absent. Sites that the order has no layer of are left out.
+    measure: of a run, epoch, block and site, what was measured, by column, the rest is null; None where there is no row.
     """
 
     def of_trial(name, rows):
