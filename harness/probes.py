@@ -32,9 +32,8 @@ CHANGES = 6  # weight layers, at most, of which the change of the gradient is me
 OF_ACTIVATIONS = ("saturated", "dead")
 OF_WEIGHTS = ("gradient_norm", "update_norm", "gradient_change", "gradient_cosine")
 COLUMNS = (*NUMBERS, *SPREAD, *OF_ACTIVATIONS, "drift", *OF_WEIGHTS)  # the numbers of `layers`
-
-
-ENDS = "input", "output"
+ENDS = "input", "output"  # sites of a block beside its layers
+LARGEST = np.finfo(np.float32).max  # that `layers` can hold
 
 
 class Site(NamedTuple):
@@ -113,7 +112,7 @@ class Prober:
 
         def put(i: int, columns: Sequence[str], values: Sequence[np.ndarray]) -> None:
             for column, value in zip(columns, values, strict=True):
-                numbers[column][i] = np.where(np.isfinite(value), value, np.nan)
+                numbers[column][i] = np.where(np.abs(value) <= LARGEST, value, np.nan)
 
         for i, each in enumerate(seen):
             put(i, NUMBERS, each.described.numbers)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from oracles import optimiser as optimiser_of
 from scipy import integrate, stats
 from torch import nn
+from torch.func import functional_call
 
 import harness
 from grids import Cell, Probes
@@ -18,7 +19,7 @@ from harness import probes
 from harness.architectures import build
 from harness.engine import COMPILED
 from harness.initialisation import ACTIVATIONS
-from harness.layers import MAKE_ACTIVATION, MAXOUT_MAPS, block
+from harness.layers import MAKE_ACTIVATION, MAXOUT_MAPS, block, network
 from harness.plan import Trial
 from harness.probes import COLUMNS, OF_WEIGHTS, gradients, kept, sites, watched
 from harness.stacking import solo, stack
@@ -263,6 +264,46 @@ def test_every_site_of_every_block_is_described_by_what_its_layer_gives(architec
         if each.site.is_activation:
             assert each.often.numpy() == pytest.approx(saturated("tanh", x).numpy())
             assert each.places == x[0, 0].numel()
+
+
+class Sum(nn.Module):
+    """What several blocks give for one input, added: as an architecture may put them together."""
+
+    def __init__(self, *branches):
+        super().__init__()
+        self.branch = nn.ModuleList(branches)
+
+    def forward(self, x):
+        return sum(branch(x) for branch in self.branch)
+
+
+def test_layers_of_several_branches_have_their_paths_for_names():
+    cell = make(order="weight-act")
+    sums = [Sum(*(block(cell, 16, 16) for _ in range(2))) for _ in range(2)]
+    model = stack(network(cell, (4,), 3, nn.Sequential(*sums)), SEEDS, dtype=torch.float64)
+    names = ["input", "branch.0.weight", "branch.0.act", "branch.1.weight", "branch.1.act", "output"]
+    assert [each.name for each in sites(model, cell) if each.block == 2] == names
+    x, y = normal(12, 4), torch.arange(12) % 3
+    prober = probes.Prober(model, cell, {"x_val": x, "x_train": x, "y_train": y}, [0])
+    with prober.at(0):
+        pass
+    found = by_site(prober.found[0])
+    assert not np.isnan(found[2, "branch.1.act"]["dead"]).any()
+    # "Before" is what acts before it: of the last branch also the one beside it, which is added to it.
+    old, batch = dict(model.named_parameters()), probes.shared_batch(x[:10], len(SEEDS))
+
+    def gradient(parameters, path):
+        logits = functional_call(model, parameters, (batch,))
+        loss = F.cross_entropy(logits, y[:10].expand(len(SEEDS), -1), reduction="none").mean(1).sum()
+        return torch.autograd.grad(loss, parameters[path])[0].flatten(1)
+
+    new = {path: value - cell.lr * gradient(old, path).view_as(value) for path, value in old.items()}
+    for path, at in (("blocks.1.branch.1.weight.weight", (2, "branch.1.weight")), ("head.weight", (3, "weight"))):
+        places = list(old).index(path)
+        mixed = {name: (new if i < places else old)[name] for i, name in enumerate(old)}
+        g = gradient(old, path)
+        plain = (gradient(mixed, path) - g).norm(dim=1) / g.norm(dim=1)
+        assert found[at]["gradient_change"] == pytest.approx(plain.numpy(), rel=1e-9)
 
 
 def test_stem_and_head_are_looked_at_with_their_normalizations(blobs):
