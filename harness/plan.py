@@ -16,16 +16,8 @@ from harness.packing import Amount, block_sizes, length
 from results import Made
 
 TRAINED_BY = (
-    *(
-        "layers.py",
-        "branches.py",
-        "initialisation.py",
-        "stacking.py",
-        "step.py",
-        "training.py",
-        "evaluation.py",
-        "engine.py",
-    ),
+    *("layers.py", "branches.py", "initialisation.py", "stacking.py"),
+    *("step.py", "training.py", "evaluation.py", "engine.py"),
 )
 # What a unit of convolution, normalization and activation takes for a place beside its products, in multiplications.
 # Measured on images of 8×8 and vectors of 40, widths 8 to 64, batches of 32 to 100: with it a multiplication takes 0.13 to

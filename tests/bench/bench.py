@@ -224,6 +224,28 @@ def of_steps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     return rows
 
 
+def of_architectures(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
+    """A training step of a small network of each architecture, against the plain loop with the same network, one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = steps.compare_architectures(rounds if quick else 2 * rounds + 1, 0.3 if quick else 2.0, environment)
+    raw["architectures"] = found
+    rows = []
+    for name, cell in steps.SMALL.items():
+        ours, theirs = (steps.seed_step(found[how][name]) for how in ("ours", "plain"))
+        blocks = sorted({each["seeds"] for each in found["ours"][name]})
+        times = f"{told_ms(ours)} a seed, the plain loop {told_ms(theirs)}"
+        what = f"{name} {cell.depth} × {cell.width}, {cell.dataset}, batch {cell.batch}: step against the plain loop"
+        rows.append(
+            Row(what, ratios(theirs, ours), "×", "–", "–", True, f"eager, S = {', '.join(map(str, blocks))}: {times}")
+        )
+    return rows
+
+
+def told_ms(seconds: Sequence[float]) -> str:
+    low, mid, high = (1e3 * each(seconds) for each in (min, median, max))
+    return f"{mid:.2f} ms ({low:.2f} to {high:.2f})"
+
+
 def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """What a sweep of long trials does beside training, and what hundreds of short trials do to its memory."""
     slots = os.cpu_count() or 1
@@ -296,7 +318,13 @@ def progress(text: str) -> None:
     print(text, flush=True)
 
 
-PARTS = {"steps": of_steps, "studies": of_studies, "sweeps": of_sweeps, "stores": of_stores}
+PARTS = {
+    "steps": of_steps,
+    "architectures": of_architectures,
+    "studies": of_studies,
+    "sweeps": of_sweeps,
+    "stores": of_stores,
+}
 
 
 def main() -> None:
