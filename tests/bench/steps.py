@@ -120,9 +120,10 @@ def twin(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def architectures(how: str, seconds: float) -> dict[str, dict]:
-    """By architecture, seconds of a seed-step of its small network, repeated for about `seconds`, and the S it is trained with.
+    """By architecture, seconds of a seed-step of its small network, repeated for about `seconds`, and its S.
 
-    how: "plain", the plain loop with the same network in torch.nn; or "ours", with the S that a pilot chooses where bits allow.
+    how: "plain", the plain loop with the same network in torch.nn; or "ours", with the S that a pilot chooses where bits
+    allow a choice.
     """
     torch.set_num_threads(1)
     data, found = datasets.load("digits"), {}
