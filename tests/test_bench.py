@@ -12,11 +12,13 @@ import numpy as np
 import plain
 import pytest
 import sample
+import steps
 import torch
 import variants
 from scipy import stats
 from torch import nn
 
+import harness
 from grids import Cell
 from harness.architectures import build
 from harness.stacking import solo, stack
@@ -125,6 +127,25 @@ def test_variants_are_timed_side_by_side(blobs):
     assert {len(seconds) for seconds in timing.seconds.values()} == {2}
     assert timing.ratio(timing.fastest) == 1
     assert 0 < variants.seconds_per_step(cell(), data, steps=30) < 1
+
+
+def test_a_step_of_every_architecture_is_timed_against_the_plain_loop_of_the_same_network():
+    found = steps.compare_architectures(1, 0.01, {**os.environ, "PYTHONPATH": str(BENCH.parents[1])})
+    for how, stackable in (("plain", False), ("ours", True)):
+        assert found[how].keys() == {*harness.names("architectures")}
+        for name, (each,) in found[how].items():
+            assert min(each["step_s"]) > 0
+            assert (each["seeds"] > 1) == (stackable and harness.stackable(name))
+
+
+@pytest.mark.parametrize("architecture", harness.names("architectures"))
+def test_the_plain_loop_takes_the_twin_of_any_network(architecture, blobs):
+    this = cell(architecture=architecture, width=32, lr=0.05, depth=1, epochs=5)
+    loop = plain.Loop(this, 0, plain.parts(blobs((1, 8, 8), train=300)), plain.FAST, steps.twin)
+    losses = [loop.epoch()["val_loss"] for _ in range(5)]
+    assert losses[-1] < 0.8 * losses[0]
+    kernels = [p for p in loop.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p[0, 0].numel() > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
 
 @pytest.mark.parametrize("cells", [3, 4, 6, 9, 18, 54])

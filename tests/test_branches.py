@@ -54,7 +54,7 @@ class Operations(TorchDispatchMode):
 
 
 def watch(model, x):
-    """Of each residual block, as it ran: input, outputs of shortcut, branch and itself, operations between the last two."""
+    """Of each residual block input, shortcut's, branch's and own output, and the operations between the last two."""
     found = []
     with torch.no_grad(), Operations() as operations:
         for each in residual_blocks(model):

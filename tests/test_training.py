@@ -147,6 +147,25 @@ def test_bits_depend_on_other_seeds_for_no_normalization(norm, place, fields, bl
     assert same(train(cell, (3,), data), 0, train(cell, (7, 1, 5, 2, 8, 6, 4, 3), data), 7)
 
 
+@pytest.mark.parametrize("size", [EVEN, (7, 9)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_so_it_is_with_residual_blocks(activation, size, blobs):
+    draw = random.Random(f"{activation} {size}")
+    cell = make(
+        architecture="resmlp",
+        activation=activation,
+        order=draw.choice(["weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight"]),
+        after_sum=draw.choice(["none", "bn"] if activation == "maxout" else ["none", "act", "bn-act"]),
+        branch_end=draw.choice(["order", "norm", "weight"]),
+        width=size[0],
+        batch=size[1],
+        epochs=1,
+    )
+    data = blobs()
+    if not bits_need_one_seed(cell, harness.stackable("resmlp"), batch_sizes(cell.batch, data)):
+        assert same(train(cell, (3,), data), 0, train(cell, (1, 3, 5), data), 1)
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "maxout"])
 @pytest.mark.parametrize("seeds", [(3, 9), (7, 1, 5, 2, 8, 6, 4, 3)], ids=str)
 @pytest.mark.parametrize("problem", ODD, ids=str)

@@ -235,6 +235,26 @@ def of_probes(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     ]
 
 
+def of_architectures(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
+    """A training step of a small network of each architecture, against the plain loop with the same network, one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = steps.compare_architectures(rounds if quick else 2 * rounds + 1, 0.3 if quick else 2.0, environment)
+    raw["architectures"] = found
+    rows = []
+    for name, cell in steps.SMALL.items():
+        ours, theirs = (steps.seed_step(found[how][name]) for how in ("ours", "plain"))
+        chosen = ", ".join(map(str, sorted({each["seeds"] for each in found["ours"][name]})))
+        how = f"eager, S = {chosen}: {told_ms(ours)} a seed, the plain loop {told_ms(theirs)}"
+        what = f"{name} {cell.depth} × {cell.width}, {cell.dataset}, batch {cell.batch}: step against the plain loop"
+        rows.append(Row(what, ratios(theirs, ours), "×", "–", "–", True, how))
+    return rows
+
+
+def told_ms(seconds: Sequence[float]) -> str:
+    low, mid, high = (1e3 * each(seconds) for each in (min, median, max))
+    return f"{mid:.2f} ms ({low:.2f} to {high:.2f})"
+
+
 def of_sweeps(quick: bool, rounds: int, folder: Path, raw: dict) -> list[Row]:
     """What a sweep of long trials does beside training, and what hundreds of short trials do to its memory."""
     slots = os.cpu_count() or 1
@@ -307,7 +327,14 @@ def progress(text: str) -> None:
     print(text, flush=True)
 
 
-PARTS = {"steps": of_steps, "probes": of_probes, "studies": of_studies, "sweeps": of_sweeps, "stores": of_stores}
+PARTS = {
+    "steps": of_steps,
+    "architectures": of_architectures,
+    "probes": of_probes,
+    "studies": of_studies,
+    "sweeps": of_sweeps,
+    "stores": of_stores,
+}
 
 
 def main() -> None:

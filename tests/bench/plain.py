@@ -16,8 +16,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from network import build
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import harness
 from grids import Cell
 from harness.datasets import Data
 
@@ -58,9 +60,9 @@ def parts(data: Data) -> Parts:
 
 
 class Loop:
-    """Model, optimiser and schedule of one run."""
+    """Model, optimiser and schedule of one run; `make` gives the model, by default the networks that are written here."""
 
-    def __init__(self, cell: Cell, seed: int, data: Parts, how: How):
+    def __init__(self, cell: Cell, seed: int, data: Parts, how: How, make: Callable[..., nn.Module] = build):
         if (cell.optimiser, cell.schedule) != ("sgd", "cosine"):
             raise ValueError(
                 f"{cell.optimiser} with a {cell.schedule} schedule is not written here, sgd with cosine is"
@@ -68,8 +70,8 @@ class Loop:
         torch.manual_seed(seed)
         x, y = data["train"].tensors
         self.cell, self.data, self.how = cell, data, how
-        self.model = build(cell, tuple(x.shape[1:]), int(y.max()) + 1)
-        self.channels_last = how.channels_last and cell.architecture == "cnn" and x.ndim == 4
+        self.model = make(cell, tuple(x.shape[1:]), int(y.max()) + 1)
+        self.channels_last = how.channels_last and harness.convolves(cell.architecture) and x.ndim == 4
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         kind = {"foreach": {"foreach": True}, "fused": {"fused": True}, "loop": {}}[how.optimiser]

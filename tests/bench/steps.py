@@ -16,13 +16,16 @@ import plain
 import torch
 import torch.nn.functional as F
 import variants
+from torch import nn
 from torch.optim.sgd import sgd
 
+import harness
 from grids import Cell
 from harness import datasets
 from harness.engine import BLOCKS, MOST_COMPILED, choose, keep_memory
 from harness.pilot import measure
-from harness.stacking import stack
+from harness.plan import seeds_in_engine
+from harness.stacking import solo, stack
 from harness.step import make_step, one_graph
 from harness.training import batch_order, build, on_device
 
@@ -30,6 +33,11 @@ COMMON = {"order": "weight-bn-act", "activation": "relu"}
 MLP = Cell(dataset="mnist1d", architecture="mlp", depth=8, width=64, batch=32, **COMMON)
 CNN = Cell(dataset="fashion_mnist", architecture="cnn", depth=3, width=16, batch=100, **COMMON)
 CELLS = {"mlp": MLP, "cnn": CNN}
+# One of each architecture that the folder holds, small enough that two cores train a study of it.
+SMALL = {
+    name: Cell(dataset="digits", architecture=name, depth=4, width=16, batch=64, **COMMON)
+    for name in harness.names("architectures")
+}
 # Of a seed-step of MLP: two products back for one forward, one for the stem, whose input needs no gradient.
 FLOPS = MLP.batch * (4 * 40 * 64 + 6 * (8 * 64 * 64 + 64 * 10))
 # Convolutions are not compiled on a CPU.
@@ -106,6 +114,47 @@ def _plain_step(cell, data):
     return step
 
 
+def twin(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The network of a cell as ordinary torch.nn modules, of any architecture."""
+    return solo(stack(build(cell, shape, classes), [0]), 0)
+
+
+def architectures(how: str, seconds: float) -> dict[str, dict]:
+    """By architecture, seconds of a seed-step of its small network, repeated for about `seconds`, and its S.
+
+    how: "plain", the plain loop with the same network in torch.nn; or "ours", with the S that a pilot chooses where bits
+    allow a choice.
+    """
+    torch.set_num_threads(1)
+    data, found = datasets.load("digits"), {}
+    if how == "ours":
+        keep_memory()
+    for name, cell in SMALL.items():
+        if how == "plain":
+            found[name] = {"step_s": [], "seeds": 1}
+            parts = plain.parts(data)
+            run = lambda cell=cell, parts=parts: variants.seconds_per_step(cell, parts, 10, twin, warm_up=5)  # noqa: E731
+        else:
+            alone = seeds_in_engine(cell, data, "cpu", seeds=0) == 1
+            seeds = 1 if alone else choose(measure(cell, data, BLOCKS["cpu"]))
+            found[name], run = _ours(cell, data, seeds, "eager")
+        run()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(found[name]["step_s"]) < 3:
+            found[name]["step_s"].append(run())
+    return found
+
+
+def compare_architectures(rounds: int, seconds: float, environment: dict[str, str]) -> dict[str, dict[str, list[dict]]]:
+    """By "plain" and "ours" and architecture: a result a round, in turns."""
+    found: dict[str, dict[str, list[dict]]] = {"plain": {}, "ours": {}}
+    for _ in range(rounds):
+        for how, of in found.items():
+            for name, each in ask("architectures", how, str(seconds), environment=environment).items():
+                of.setdefault(name, []).append(each)
+    return found
+
+
 def sgemm() -> dict:
     """FLOP/s of one thread in products of 1024 × 1024, the best of several."""
     torch.set_num_threads(1)
@@ -142,6 +191,12 @@ def seed_step(found: list[dict]) -> list[float]:
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
-    sys.stdout.write(json.dumps(sgemm() if name == "sgemm" else steps_of(name, rest[0], float(rest[1]))))
+    if name == "sgemm":
+        said = sgemm()
+    elif name == "architectures":
+        said = architectures(rest[0], float(rest[1]))
+    else:
+        said = steps_of(name, rest[0], float(rest[1]))
+    sys.stdout.write(json.dumps(said))
     sys.stdout.flush()
     os._exit(0)  # a graph's context is never left

@@ -3,6 +3,7 @@
 $ python tests/bench/variants.py
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, islice
 from statistics import median
@@ -10,7 +11,9 @@ from time import perf_counter, process_time
 from typing import NamedTuple
 
 import torch
+from network import build
 from plain import FAST, IDIOMATIC, How, Loop, Parts, parts
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from grids import Cell
@@ -71,10 +74,12 @@ def fastest_plain(cell: Cell, data: Parts, rounds: int = 11, variants: dict[str,
     return Timing(seconds, min(seconds, key=lambda name: median(seconds[name])))
 
 
-def seconds_per_step(cell: Cell, data: Parts, steps: int, how: How = FAST, warm_up: int = 10) -> float:
-    """Mean seconds of a training step, without evaluations."""
+def seconds_per_step(
+    cell: Cell, data: Parts, steps: int, make: Callable[..., nn.Module] = build, warm_up: int = 10
+) -> float:
+    """Mean seconds of a training step, without evaluations; of the network that `make` gives."""
     torch.set_num_threads(1)
-    loop = Loop(cell, 0, data, how)
+    loop = Loop(cell, 0, data, FAST, make)
     batches = chain.from_iterable(loop.batches() for _ in iter(int, 1))
     loop.pass_over(islice(batches, warm_up))
     start = perf_counter()
