@@ -391,7 +391,7 @@ def test_the_change_of_a_gradient_is_that_of_a_network_of_which_the_layers_befor
         moved = solo(model, s)
         before = {path: gradient(moved, path) for path in names.values() if path.endswith(("weight", "stem", "head"))}
         gradient(moved, "stem")
-        optimiser_of(cell, moved.parameters()).step()
+        optimiser_of(cell, moved).step()
         acting = in_order(twin, x)
         paths = {module: path for path, module in twin.named_modules()}
         for module, numbers in found.items():
