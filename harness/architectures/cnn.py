@@ -10,6 +10,7 @@ from harness.architectures import dimensions, halvings
 from harness.layers import block, network
 
 CONVOLUTIONS = True
+PRODUCTS = 9
 
 
 def build(cell, shape, classes):

@@ -6,6 +6,7 @@ from harness.layers import block, network
 
 CONVOLUTIONS = False
 CONSTANT_WIDTH = True
+PRODUCTS = 1
 
 
 def build(cell, shape, classes):
