@@ -30,11 +30,11 @@ FEWEST_SEEDS = 20  # that a cell is taken to have in this, for the size of the t
 
 Array = np.ndarray
 When = Literal["start", "end"]
-Place = Literal["first", "middle", "last"]
+Place = Literal["first", "middle", "last", "mean"]
 
 
 class Statement(NamedTuple):
-    """A statistic of one block that is compared between arms."""
+    """A statistic of one block that is compared between arms, or its mean over the blocks that have it."""
 
     statistic: str
     site: str
@@ -46,7 +46,7 @@ STATEMENTS = (
     Statement("dead", "act", "last"),
     Statement("effective_rank", "output", "last"),
     Statement(LOG + "gradient_norm", "weight", "first"),
-    Statement(LOG + "gradient_change", "weight", "last"),
+    Statement(LOG + "gradient_change", "weight", "mean"),  # a trial measures it in some blocks only
 )
 
 
@@ -204,7 +204,7 @@ def values(rows: pd.DataFrame, statistic: str) -> Array:
     return np.log10(number, out=np.full(len(number), np.nan), where=number > 0)
 
 
-def block_at(place: Place, depth: Array) -> Array:
+def block_at(place: Literal["first", "middle", "last"], depth: Array) -> Array:
     """The first, middle or last block of networks of this depth; of an even number the middle is the earlier one."""
     return {"first": np.ones_like(depth), "middle": (depth + 1) // 2, "last": depth}[place]
 
@@ -215,10 +215,13 @@ def of_runs(results: Results, inside: Inside, statement: Statement, when: When) 
     run = rows["run"].to_numpy()
     epoch = inside.ends(runs)[run] if when == "end" else np.zeros(len(rows), int)
     at = (rows["epoch"] == epoch) & (rows["site"] == statement.site) & ((when == "start") | (epoch > 0))
-    at &= rows["block"] == block_at(statement.place, runs["depth"].to_numpy())[run]
-    found = np.full(len(runs), np.nan)
-    found[run[at]] = values(rows[at], statement.statistic)
-    return found
+    depth, block = runs["depth"].to_numpy()[run], rows["block"].to_numpy()
+    if statement.place == "mean":
+        at &= (block >= 1) & (block <= depth)
+    else:
+        at &= block == block_at(statement.place, depth)
+    of_run = pd.Series(values(rows[at], statement.statistic)).groupby(run[at]).mean()
+    return of_run.reindex(range(len(runs))).to_numpy(float)
 
 
 def levels(results: Results, of_run: Array) -> dict[str, st.Moments]:

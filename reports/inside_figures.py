@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from reports import statistics as st
 from reports.figures import MOST_COLUMNS, MOST_PANELS, STYLE, arm_colours, arm_lines, panels
 from reports.inside import LOG, Inside, block_at, quantiles, shares
+from reports.inside_words import significant
 from reports.outcomes import Results
 from reports.words import label
 from results import Store
@@ -146,10 +147,10 @@ def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequ
                     ax.set_title(label(there[i].values, named) if named else "")
                 if column == 0:
                     ax.set_ylabel(_moment(rows, when), fontsize=8)
-                    ax.yaxis.set_label_coords(-0.6 / size[0], 0.5)  # beside the longest numbers of its ticks
+                    ax.yaxis.set_label_coords(-0.5 / size[0], 0.5)  # beside the longest numbers of its ticks
         _scale(axes[0, 0, 0], of, np.concatenate(drawn))
         axes[0, 0, 0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        ends = " (0 stem, last + 1 head)" if any((each.rows["block"] == 0).any() for each in there) else ""
+        ends = {"weight": " (0: stem, last + 1: head)", "input": " (last + 1: head)"}.get(of.site, "")
         figure.supxlabel(f"block{ends}", fontsize=9, y=0.02, va="bottom")
         _legend(figure, arms, over)
     return Picture(figure, of.title, _about(there, zero, fields))
@@ -185,6 +186,10 @@ def _shown(value: Array, of: Shown) -> Array:
         return 10.0**value if of.statistic.startswith(LOG) else value * (100 if of.scale == "share" else 1)
 
 
+def _tick(value: float) -> str:
+    return f"{value:g}" if 1e-3 <= value < 1e4 else significant(value).replace("1.00·", "")
+
+
 def _scale(ax, of: Shown, drawn: Array) -> None:
     """An axis for every mean; wide intervals may leave it. Axes share it."""
     low, high = drawn.min(initial=np.inf), drawn.max(initial=-np.inf)
@@ -194,7 +199,7 @@ def _scale(ax, of: Shown, drawn: Array) -> None:
         ax.set_ylim(low / room, high * room)
         close, wide = MaxNLocator(nbins=3), LogLocator(subs=(1,) if high / low > 50 else (1, 2, 5), numticks=5)
         ax.yaxis.set_major_locator(wide if high / low > 3 else close)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         high = 100 if of.scale == "share" and high > 40 else high
@@ -279,7 +284,8 @@ def _histogram(keys: pd.DataFrame, values: Array, arms: Sequence[str]) -> tuple[
         axes[0].set_ylim(0, 1.1 * most)
         axes[0].yaxis.set_major_locator(FixedLocator([1, 5, 20, 50, 100]))
         axes[0].set_xlim(middle[0], middle[-1])
-        axes[0].xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes[0].xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+        axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
         figure.supxlabel("what the activation gives", fontsize=9, y=0.02, va="bottom")
         figure.supylabel("share of values (%)", fontsize=9)
         _legend(figure, arms, over)

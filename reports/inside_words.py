@@ -34,7 +34,7 @@ def title(statistic: str) -> str:
 
 def subject(of: Statement) -> str:
     """'share of saturated values, last block'"""
-    return f"{title(of.statistic)}, {of.place} block"
+    return f"{title(of.statistic)}, {'mean over blocks' if of.place == 'mean' else f'{of.place} block'}"
 
 
 def number(value: float, statistic: str) -> str:

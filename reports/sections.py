@@ -190,7 +190,7 @@ def _inside(row: dict[str, object], varying: Sequence[str]) -> list[Value | str]
     means = " / ".join(inside_words.number(row[name], of) for name in ("mean_a", "mean_b"))
     return [
         label(row, varying),
-        f"{inside_words.title(of)}, {row['place']} block",
+        inside_words.subject(inner.Statement(of, row["site"], row["place"])),
         inside_words.WHEN[row["when"]],
         minus(row["contrast"]),
         value(inside_words.change(of, row["difference"], row["low"], row["high"]), row["difference"]),

@@ -179,7 +179,11 @@ def test_rows_that_a_conflict_left_twice_count_once_whatever_their_files_are_cal
             cells = {cell.cell_id: cell for cell in results.grid.cells()}
             runs = [run(cells[row.cell_id], row.seed) for row in rows.itertuples()]
             store.write({"layers": layers_of(measures[1])(trial, runs)})
-        tables.append(inside.summary(results, inside.read(results, store), []))
+        found = inside.read(results, store)
+        tables.append(inside.summary(results, found, []))
+        share = found.rows.loc[found.rows["site"] == "act", "saturated"]
+        assert (np.isclose(share, 0.01) | (share > 0.015)).all()  # no mean of 0.01 and what is planted, of which
+        assert len(share) == 18 * 2 * 4  # the smallest is above 0.02
     pd.testing.assert_frame_equal(*tables)
     assert (tables[0]["n"] == 6).all()
 
@@ -244,6 +248,18 @@ def test_the_end_is_the_last_epoch_in_which_any_run_of_that_length_was_probed(tm
     pairs = inside.paired(results, found).set_index(["when", "contrast"])["difference"]
     assert ("end", "after - before") not in pairs.index
     assert pairs["start", "after - before"] == 0
+
+
+def test_a_mean_over_blocks_is_of_those_that_have_it_without_stem_and_head(tmp_path):
+    def measure(row, epoch, block, site):
+        return {"gradient_change": 10.0**block} if site == "weight" and block != 2 else None
+
+    results, found = read(tmp_path, measure)
+    outside = found.rows.loc[found.rows["block"] == 4].assign(gradient_change=1e9)
+    rows = pd.concat([found.rows, outside.assign(block=0), outside.assign(block=5)], ignore_index=True)
+    statement = inside.Statement("log10_gradient_change", "weight", "mean")
+    mean = inside.of_runs(results, found._replace(rows=rows), statement, "end")
+    np.testing.assert_allclose(mean, (1 + 3 + 4) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("depth", "middle"), [(1, 1), (2, 1), (3, 2), (8, 4)])
