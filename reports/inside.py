@@ -94,7 +94,8 @@ def quantiles(results: Results, store: Store, runs: Array, site: str, blocks: Ca
     """
 
     def keep(rows: pd.DataFrame) -> Array:
-        return (rows["site"].str.rpartition(".")[2] == site).to_numpy() & blocks(rows)
+        wanted = [name for name in rows["site"].unique() if _last(name) == site]
+        return rows["site"].isin(wanted).to_numpy() & blocks(rows)
 
     found = _read(results.runs, runs, store, ("quantiles",), keep)
     if found.empty:
@@ -157,13 +158,18 @@ def _lists(column: pa.ChunkedArray) -> list[Array]:
 
 def _one_a_block(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run, epoch, block and last part of the site, with the means of those that have one."""
-    last = rows["site"].cat.categories.str.rpartition(".").get_level_values(2) if len(rows) else pd.Index([])
+    last = list(map(_last, rows["site"].cat.categories))
     names = sorted(set(last))
-    codes = np.array([names.index(name) for name in last], int)[rows["site"].cat.codes] if len(rows) else []
+    codes = np.array([names.index(name) for name in last], int)[rows["site"].cat.codes]
     rows = rows.assign(site=pd.Categorical.from_codes(codes, names))
     if not rows.duplicated(["run", *KEYS]).any():
         return rows
     return rows.groupby(["run", *KEYS], sort=True, observed=True, as_index=False)[list(MEASURED)].mean()
+
+
+def _last(site: str) -> str:
+    """The name of a layer in its order, without the path to it."""
+    return site.rpartition(".")[2]
 
 
 # Over seeds

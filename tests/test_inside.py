@@ -271,6 +271,12 @@ def test_the_places_in_a_network_are_its_first_middle_and_last_block(depth, midd
 # Histograms
 
 
+def test_files_without_a_row_of_these_runs_give_no_quantiles(tmp_path):
+    results, store = study(tmp_path)
+    keys, values = inside.quantiles(results, store, np.array([], int), "act", lambda rows: rows["block"] > 0)
+    assert (len(keys), values.shape) == (0, (0, len(QUANTILES)))
+
+
 def test_shares_of_a_distribution_are_those_that_its_quantiles_say():
     edges = np.linspace(-3, 3, 13)
     [found] = inside.shares(np.array([normal_quantiles(0, 1)]), edges)
