@@ -34,6 +34,7 @@ from reports import effects as fx
 from reports import statistics as st
 from reports.curves import with_curves
 from reports.findings import Decision, Judged, reason
+from reports.inside import with_layers
 from reports.ledger import BOUNDED, Claim, ClaimsError, read, refuse_repeats
 from reports.outcomes import Results
 from reports.rates import fresh, open_fields
@@ -41,7 +42,7 @@ from reports.sides import Design, Evidence, evidence
 from reports.words import counted
 from results import Store
 
-__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "read"]
+__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "measured", "read"]
 
 VERDICTS = {
     "supported": "the data show what is stated, and no cell alone shows the opposite",
@@ -90,7 +91,12 @@ def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> 
     untuned = runs.assign(
         status=runs["status"].mask(runs["seed"] >= TUNING_FROM, "missing")
     )  # lest they set a threshold
-    return with_curves(fresh(gathered)._replace(runs=untuned), store)[0]
+    return measured(claims, with_curves(fresh(gathered)._replace(runs=untuned), store)[0], store)
+
+
+def measured(claims: Iterable[Claim], results: Results, store: Store) -> Results:
+    """Results with what claims need of layers."""
+    return with_layers(results, store, {claim.metric for claim in claims})
 
 
 def judge(claims: Iterable[Claim], results: Results, everywhere: Results | None = None) -> pd.DataFrame:

@@ -36,8 +36,9 @@ CHOICES = {
 }
 AXES = {"dataset": ["digits"], "architecture": ["mlp"], "order": [BEFORE, AFTER], "activation": ["relu"], "depth": [2]}
 LEVELS = {"architecture": ["cnn", "mlp"], "depth": [2, 4, 8], "lr": [0.01, 0.1], "batch": [8, 64]}
-BASE = {"accuracy": 0.5, "gap": 0.2, "loss": 2.0, "epochs": 60.0}  # by kind of measure: a value, an effect
-SIZE = {"accuracy": 0.05, "gap": 0.05, "loss": 0.2, "epochs": 4.0}
+OF_LAYERS = {"share": 0.4, "magnitude": -1.0, "number": 5.0}
+BASE = {"accuracy": 0.5, "gap": 0.2, "loss": 2.0, "epochs": 60.0, **OF_LAYERS}  # by kind of measure: a value, an effect
+SIZE = {"accuracy": 0.05, "gap": 0.05, "loss": 0.2, "epochs": 4.0, "share": 0.05, "magnitude": 0.2, "number": 1.0}
 NOISE = np.random.default_rng(0).normal(size=(97, 64))
 
 
@@ -118,6 +119,9 @@ def axes_of(which):
     """A small grid that covers a claim: all that it names, and some levels of what it compares along."""
     axes = {**AXES, "order": [NONE, BEFORE]} | {name: values_of(allowed) for name, allowed in which.cells.items()}
     axes |= {name: values_of(allowed) + values_of(which.second[name]) for name, allowed in which.first.items()}
+    axes["order"] = list(dict.fromkeys([*axes["order"], NONE, BEFORE]))[
+        : max(2, len(axes["order"]))
+    ]  # a report needs two
     if which.over and len(axes.get(which.over, ())) < 2:
         axes[which.over] = LEVELS[which.over]
     return axes

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from simulated import AFTER, BEFORE, NONE, exactly, fill, layers_of, normal_quantiles, read_grid, run
 
-from reports import inside, inside_figures, inside_words, page, sections
+from reports import claims, inside, inside_figures, inside_words, page, sections
+from reports.layer_names import OF_MAGNITUDE
 from reports.outcomes import gather
 from reports.rates import select
 from reports.words import varying
@@ -75,7 +76,7 @@ def test_the_summary_is_that_of_all_planted_rows_one_by_one(tmp_path):
                 for site in sites:
                     measured = typical(row, epoch, block, site)
                     numbers = {name: number for name, number in measured.items() if name != "quantiles"}
-                    for name in inside.OF_MAGNITUDE:
+                    for name in OF_MAGNITUDE:
                         if name in numbers:
                             numbers[f"log10_{name}"] = math.log10(numbers[name])
                     key = (each.cell.activation, each.cell.depth, each.cell.order, epoch, block, site)
@@ -432,6 +433,75 @@ def test_the_sentences_name_arms_intervals_and_seeds(tmp_path):
 )
 def test_a_magnitude_is_written_with_three_digits(value, text):
     assert inside_words.significant(value) == text
+
+
+# Claims
+
+
+def judged(results, store, text, folder):
+    path = folder / "own.toml"
+    path.write_text(f'[[claim]]\nid = "x"\nsource = "s"\nstatement = "t"\n{text}')
+    ledger = claims.read(path)
+    return claims.judge(ledger, claims.measured(ledger, results, store)).iloc[0]
+
+
+SIDES = f'first = {{ order = "{AFTER}" }}\nsecond = {{ order = "{BEFORE}" }}\n'
+
+
+def test_a_claim_about_what_was_measured_inside_is_judged_on_it(tmp_path):
+    results, store = study(tmp_path)
+    text = SIDES + 'metric = "layers.saturated.act.last.end"\nexpected = '
+    row = judged(results, store, text + '"greater"', tmp_path)
+    assert (row["verdict"], row["n"]) == ("supported", 6)
+    assert row["estimate"] == pytest.approx(0.35, abs=0.02)
+    assert "in share of saturated values (act, last block, after the last probed epoch): +3" in row["reason"]
+    assert judged(results, store, text + '"less"', tmp_path)["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last", "mean"])
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_the_metric_of_a_run_is_the_same_as_from_all_rows(tmp_path, place, when):
+    results, store = study(tmp_path)
+    name = f"layers.log10_gradient_norm.weight.{place}.{when}"
+    few = inside.with_layers(results, store, [name, "test_accuracy"]).runs
+    statement = inside.Statement("log10_gradient_norm", "weight", place)
+    of_all = inside.of_runs(results, inside.read(results, store), statement, when)
+    np.testing.assert_allclose(few[name], of_all)
+    assert np.isfinite(of_all).all()
+    assert list(few.drop(columns=name)) == list(results.runs)
+
+
+def test_a_run_that_diverges_counts_in_a_claim_as_it_was_measured_and_not_as_the_worst(tmp_path):
+    results, store = study(tmp_path, status=lambda each: "diverged" if each.seed == 0 else "done")
+    row = {}
+    for when in ("start", "end"):
+        text = SIDES + f'metric = "layers.saturated.act.last.{when}"\nexpected = "greater"'
+        row[when] = judged(results, store, text, tmp_path)
+        assert row[when]["estimate"] == pytest.approx(0.35, abs=0.02)
+    assert (row["start"]["n"], row["end"]["n"]) == (6, 5)
+
+
+def test_a_claim_about_what_was_not_measured_is_not_covered(tmp_path):
+    results, store = study(tmp_path, None)
+    row = judged(results, store, SIDES + 'metric = "layers.dead.act.last.end"\nexpected = "less"', tmp_path)
+    assert (row["verdict"], row["reason"]) == ("not covered", "Metric not measured: layers.dead.act.last.end.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "rule"),
+    [
+        ("layers.dead", "a metric of layers is layers.<statistic>.<site>.<place>.<when>"),
+        ("layers.deaf.act.last.end", "'deaf' is none of the statistics: mean, sd, "),
+        ("layers.dead.act.8.end", "'8' is none of the places: first, middle, last, mean"),
+        ("layers.dead.act.last.20", "'20' is none of the times: start, end"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_inside_is_told_in_one_line(tmp_path, metric, rule):
+    (tmp_path / "own.toml").write_text(
+        f'[[claim]]\nid = "x"\nsource = "s"\nstatement = "t"\n{SIDES}metric = "{metric}"\nexpected = "less"'
+    )
+    with pytest.raises(claims.ClaimsError, match=re.escape(f"own.toml: claim 'x': unknown metric '{metric}': {rule}")):
+        claims.read(tmp_path / "own.toml")
 
 
 # The page
