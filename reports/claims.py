@@ -34,6 +34,7 @@ from reports import effects as fx
 from reports import statistics as st
 from reports.curves import with_curves
 from reports.findings import Decision, Judged, reason
+from reports.inside import with_layers
 from reports.ledger import BOUNDED, Claim, ClaimsError, read, refuse_repeats
 from reports.outcomes import Results
 from reports.rates import fresh, open_fields, tuned
@@ -42,7 +43,7 @@ from reports.words import counted
 from results import Store
 from results.store import FINISHED
 
-__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "read"]
+__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "measured", "read"]
 
 VERDICTS = {
     "supported": "the data show what is stated, and no cell alone shows the opposite",
@@ -97,7 +98,12 @@ def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> 
     by_tuning = runs.loc[finished & tunes, "cell_id"].nunique() > runs.loc[finished & ~tunes, "cell_id"].nunique()
     others = runs.assign(status=runs["status"].mask(tunes != by_tuning, "missing"))  # lest they set a threshold
     of_seeds = tuned(gathered) if by_tuning else fresh(gathered)
-    return with_curves(of_seeds._replace(runs=others), store)[0]
+    return measured(claims, with_curves(of_seeds._replace(runs=others), store)[0], store)
+
+
+def measured(claims: Iterable[Claim], results: Results, store: Store) -> Results:
+    """Results with what claims need of layers."""
+    return with_layers(results, store, {claim.metric for claim in claims})
 
 
 def judge(claims: Iterable[Claim], results: Results, everywhere: Results | None = None) -> pd.DataFrame:

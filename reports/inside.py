@@ -5,7 +5,7 @@ two branches with an act each, their mean stands for the block. Axes: R rows of 
 seeds, G groups of rows that differ in nothing but the seed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,16 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reports import statistics as st
+from reports.layer_names import LOG, MEASURED, PREFIX, STATISTICS, layer_metric
 from reports.outcomes import Results
 from results import Store
 from results.files import batches, retrying
 from results.schema import LAYERS, QUANTILES
 from results.store import FINISHED
 
-MEASURED = tuple(field.name for field in LAYERS if pa.types.is_floating(field.type))
-OF_MAGNITUDE = ("sd", "gradient_norm", "update_norm", "gradient_change")  # whose differences are ratios
-LOG = "log10_"  # before the name of one of them: its decimal logarithm, so that a mean over seeds is the geometric one
-STATISTICS = (*MEASURED, *(LOG + name for name in OF_MAGNITUDE))
 KEYS = ("epoch", "block", "site")
 MOST_BLOCKS = 200_000  # of all summed up runs, stem and head included: 2 million rows in two epochs, 0.4 GB
 FEWEST_SEEDS = 20  # that a cell is taken to have in this, for the size of the tables
@@ -76,7 +73,33 @@ def read(results: Results, store: Store) -> Inside:
     """The rows of the runs that are done or diverged, of as many cells as there is room for."""
     finished = np.flatnonzero(results.runs["status"].isin(FINISHED))
     rows = finished[_has_room(results.runs)[finished]]
-    return Inside(_one_a_block(_read(results.runs, rows, store, MEASURED)), len(finished), len(rows))
+    found = _one_a_block(_read(results.runs, rows, store, MEASURED), MEASURED)
+    return Inside(found, len(finished), len(rows))
+
+
+def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Results:
+    """Results with those of these metrics that are of layers as columns of `runs`, NaN where a run lacks one."""
+    wanted = {name: layer_metric(name) for name in metrics if name.startswith(PREFIX)}
+    if not wanted:
+        return results
+    runs = results.runs
+    depth, sites = runs["depth"].to_numpy(), {of.site for of in wanted.values()}
+    columns = sorted({of.statistic.removeprefix(LOG) for of in wanted.values()})
+    places = {of.place for of in wanted.values()}
+
+    def keep(rows: pd.DataFrame) -> Array:
+        here = rows["site"].isin([name for name in rows["site"].unique() if _last(name) in sites]).to_numpy()
+        if "mean" in places:
+            return here
+        return here & np.any([rows["block"] == block_at(place, depth[rows["run"]]) for place in places], axis=0)
+
+    finished = np.flatnonzero(runs["status"].isin(FINISHED))
+    found = Inside(_one_a_block(_read(runs, finished, store, columns, keep), columns), len(finished), len(finished))
+    measured = {
+        name: of_runs(results, found, Statement(of.statistic, of.site, of.place), of.when)
+        for name, of in wanted.items()
+    }
+    return results._replace(runs=runs.assign(**measured))
 
 
 def _has_room(runs: pd.DataFrame) -> Array:
@@ -94,7 +117,8 @@ def quantiles(results: Results, store: Store, runs: Array, site: str, blocks: Ca
     """
 
     def keep(rows: pd.DataFrame) -> Array:
-        return (rows["site"].str.rpartition(".")[2] == site).to_numpy() & blocks(rows)
+        wanted = [name for name in rows["site"].unique() if _last(name) == site]
+        return rows["site"].isin(wanted).to_numpy() & blocks(rows)
 
     found = _read(results.runs, runs, store, ("quantiles",), keep)
     if found.empty:
@@ -155,15 +179,20 @@ def _lists(column: pa.ChunkedArray) -> list[Array]:
     return [each if each.shape == none.shape else none for each in found]
 
 
-def _one_a_block(rows: pd.DataFrame) -> pd.DataFrame:
+def _one_a_block(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """One row a run, epoch, block and last part of the site, with the means of those that have one."""
-    last = rows["site"].cat.categories.str.rpartition(".").get_level_values(2) if len(rows) else pd.Index([])
+    last = list(map(_last, rows["site"].cat.categories))
     names = sorted(set(last))
-    codes = np.array([names.index(name) for name in last], int)[rows["site"].cat.codes] if len(rows) else []
+    codes = np.array([names.index(name) for name in last], int)[rows["site"].cat.codes]
     rows = rows.assign(site=pd.Categorical.from_codes(codes, names))
     if not rows.duplicated(["run", *KEYS]).any():
         return rows
-    return rows.groupby(["run", *KEYS], sort=True, observed=True, as_index=False)[list(MEASURED)].mean()
+    return rows.groupby(["run", *KEYS], sort=True, observed=True, as_index=False)[list(columns)].mean()
+
+
+def _last(site: str) -> str:
+    """The name of a layer in its order, without the path to it."""
+    return site.rpartition(".")[2]
 
 
 # Over seeds

@@ -13,8 +13,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from reports import statistics as st
 from reports.figures import MOST_COLUMNS, MOST_PANELS, STYLE, arm_colours, arm_lines, panels
-from reports.inside import LOG, Inside, block_at, quantiles, shares
+from reports.inside import Inside, block_at, quantiles, shares
 from reports.inside_words import significant
+from reports.layer_names import LOG
 from reports.outcomes import Results
 from reports.words import label
 from results import Store

@@ -6,35 +6,18 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.inside import LOG, MEASURED, STATEMENTS, Inside, Statement, levels, of_runs
+from reports.inside import STATEMENTS, Inside, Statement, levels, of_runs
+from reports.layer_names import LOG, PLACES, SHARES, WHEN, title
 from reports.outcomes import Results
 from reports.words import counted, enumerated, label, listed, minus, plain
-from results.schema import LAYERS
 
 MOST_NAMED = 3  # cells in a sentence
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-SHARES = tuple(name for name in MEASURED if (LAYERS.field(name).metadata or {}).get(b"unit", b"").startswith(b"share"))
-TITLES = {
-    "saturated": "share of saturated values",
-    "dead": "share of dead channels",
-    "mean_cosine": "mean cosine of two examples",
-    "sd": "standard deviation",
-    "gradient_norm": "gradient norm",
-    "update_norm": "relative size of a step",
-    "gradient_change": "change of the gradient",
-}
-WHEN = {"start": "at initialisation", "end": "after the last probed epoch"}
-
-
-def title(statistic: str) -> str:
-    """A statistic in words, of a logarithm what it is one of."""
-    name = statistic.removeprefix(LOG)
-    return TITLES.get(name, name.replace("_", " "))
 
 
 def subject(of: Statement) -> str:
     """'share of saturated values, last block'"""
-    return f"{title(of.statistic)}, {'mean over blocks' if of.place == 'mean' else f'{of.place} block'}"
+    return f"{title(of.statistic)}, {PLACES[of.place]}"
 
 
 def number(value: float, statistic: str) -> str:

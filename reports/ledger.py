@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from grids import FIELDS, Cell, WrongUse, order_error
+from reports.layer_names import FORM, PREFIX, layer_metric
 from reports.measures import DERIVED, measure
 from reports.words import setting
 from results import METRICS
@@ -29,7 +30,7 @@ KEYS = {
     "cells": "field = value, list of values, or range as in { least = 4, most = 8 }; other fields are free",
     "first": "fields of the first side, written likewise; several values are averaged within each seed",
     "second": "the same fields of the second side, with other values",
-    "metric": "a metric column of `runs` or a derived measure",
+    "metric": f"a metric column of `runs`, a derived measure, or {FORM}",
     "expected": "what first − second does if the claim is right",
     "margin": "in the metric's own unit as stored (0.01 = 1 percentage point): what lies within ± of it counts as nothing",
     "over": "of varies, rises and falls: the field along which first − second changes",
@@ -165,8 +166,10 @@ class _Reader:
                     raise self.fail(key, "cannot stand beside needs, which says that there is no such measurement")
             return Claim(**words, needs=self.text("needs"))
         metric, expected = self.text("metric"), self.choice("expected", tuple(EXPECTED))
-        if metric not in (*METRICS, *DERIVED):
-            raise self.fail(f"unknown metric {metric!r}", f"there are {', '.join((*METRICS, *DERIVED))}")
+        if metric.startswith(PREFIX):
+            self.check_layers(metric)
+        elif metric not in (*METRICS, *DERIVED):
+            raise self.fail(f"unknown metric {metric!r}", f"there are {', '.join((*METRICS, *DERIVED))}, {FORM}")
         selections = {key: self.selection(key) for key in ("cells", *SIDES)}
         self.check_sides(**selections)
         return Claim(
@@ -178,6 +181,12 @@ class _Reader:
             over=self.over(expected, **selections),
             range_over=self.range_over(expected, **selections),
         )
+
+    def check_layers(self, metric: str) -> None:
+        try:
+            layer_metric(metric)
+        except ValueError as error:
+            raise self.fail(f"unknown metric {metric!r}", str(error)) from None
 
     def text(self, key: str) -> str:
         if key not in self.entry:

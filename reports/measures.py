@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from reports.layer_names import LOG, PREFIX, SHARES, layer_metric
 from results.selection import split, worst_outcome
 
 Array = np.ndarray
-Kind = Literal["accuracy", "loss", "calibration_error", "gap", "epochs"]
+Kind = Literal["accuracy", "loss", "calibration_error", "gap", "epochs", "share", "magnitude", "number"]
 SMALLEST_STEP = 1e-6  # of measures that do not count examples
 
 
@@ -25,7 +26,14 @@ class Measure(NamedTuple):
     part: str
 
     @property
+    def of_layers(self) -> bool:
+        """Whether it is measured inside the networks, where a run that diverges has a value of its own, or none."""
+        return self.name.startswith(PREFIX)
+
+    @property
     def title(self) -> str:
+        if self.of_layers:
+            return layer_metric(self.name).title
         return self.name.replace("_", " ")
 
     @property
@@ -35,8 +43,8 @@ class Measure(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """Of its differences: percentage points for shares of examples, nats for losses."""
-        return {"loss": "nats", "epochs": "epochs"}.get(self.kind, "pp")
+        """Of its differences: percentage points for shares, nats for losses, decades (factors of 10) for magnitudes."""
+        return {"loss": "nats", "epochs": "epochs", "magnitude": "decades", "number": ""}.get(self.kind, "pp")
 
     @property
     def factor(self) -> float:
@@ -60,7 +68,7 @@ class Measure(NamedTuple):
         """What a diverged run counts as, (K,). a, b (n, K): the values of the finished runs of both arms.
 
         Accuracy of guessing; the larger of ln classes and the worst finite loss; calibration error 1; the worst finite gap;
-        one epoch more than there were.
+        one epoch more than there were. Of layers nothing: such a run counts as it was measured, or is missing.
         """
         match self.kind:
             case "accuracy" | "loss" | "calibration_error":
@@ -70,6 +78,8 @@ class Measure(NamedTuple):
                 return np.where(np.isfinite(both), both, 0.0).max(0, initial=0.0)
             case "epochs":
                 return facts["epochs"] + 1
+            case "share" | "magnitude" | "number":
+                return np.full(len(facts["classes"]), np.nan)
 
 
 OVER_EPOCHS = ("mean_val_accuracy",)  # accuracies that are no share of the part's examples
@@ -84,6 +94,10 @@ DERIVED = {
 
 def measure(name: str) -> Measure:
     """The measure of this name. KeyError where there is none."""
+    if name.startswith(PREFIX):
+        statistic = layer_metric(name).statistic
+        kind = "share" if statistic in SHARES else "magnitude" if statistic.startswith(LOG) else "number"
+        return Measure(name, kind, "val")
     if name in DERIVED:
         return DERIVED[name]
     _, part, kind = split(name)

@@ -177,6 +177,8 @@ class Paired:
         there = [place >= 0 for place in places]  # elsewhere the last run is looked up, and left out again
         values = runs[measure.name].to_numpy(float)
         done, diverged = ((runs["status"] == status).to_numpy(bool) for status in ("done", "diverged"))
+        if measure.of_layers:
+            done, diverged = done | diverged, np.zeros_like(diverged)
         self.done = tuple(
             np.where(known & done[place], values[place], np.nan) for known, place in zip(there, places, strict=True)
         )

@@ -122,7 +122,8 @@ def _contents(
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
-    judged = claims.judge(ledger, growth["results"], claims.at_every_value(ledger, gathered, store))
+    measured = claims.measured(ledger, growth["results"], store)
+    judged = claims.judge(ledger, measured, claims.at_every_value(ledger, gathered, store))
     beside = {
         "secondary": secondary, "effects": export_effects(depends), "statistics": growth["statistics"], "claims": judged,
     }  # fmt: skip

@@ -73,7 +73,8 @@ def amount(value: float, of: Measure, signed: bool = False) -> str:
 
 def interval(of: Measure, middle: float, low: float, high: float) -> str:
     """A difference with its interval: '+1.20 pp [0.80, 1.60]'."""
-    return f"{amount(middle, of, signed=True)} {of.unit} [{amount(low, of)}, {amount(high, of)}]"
+    unit = f" {of.unit}" if of.unit else ""
+    return f"{amount(middle, of, signed=True)}{unit} [{amount(low, of)}, {amount(high, of)}]"
 
 
 def difference(row: Mapping[str, object]) -> str:

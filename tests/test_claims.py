@@ -36,8 +36,9 @@ CHOICES = {
 }
 AXES = {"dataset": ["digits"], "architecture": ["mlp"], "order": [BEFORE, AFTER], "activation": ["relu"], "depth": [2]}
 LEVELS = {"architecture": ["cnn", "mlp"], "depth": [2, 4, 8], "lr": [0.01, 0.1], "batch": [8, 64]}
-BASE = {"accuracy": 0.5, "gap": 0.2, "loss": 2.0, "epochs": 60.0}  # by kind of measure: a value, an effect
-SIZE = {"accuracy": 0.05, "gap": 0.05, "loss": 0.2, "epochs": 4.0}
+OF_LAYERS = {"share": 0.4, "magnitude": -1.0, "number": 5.0}
+BASE = {"accuracy": 0.5, "gap": 0.2, "loss": 2.0, "epochs": 60.0, **OF_LAYERS}  # by kind of measure: a value, an effect
+SIZE = {"accuracy": 0.05, "gap": 0.05, "loss": 0.2, "epochs": 4.0, "share": 0.05, "magnitude": 0.2, "number": 1.0}
 NOISE = np.random.default_rng(0).normal(size=(97, 64))
 
 

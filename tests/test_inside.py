@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from simulated import AFTER, BEFORE, NONE, exactly, fill, layers_of, normal_quantiles, read_grid, run
 
-from reports import inside, inside_figures, inside_words, page, sections
+from reports import claims, inside, inside_figures, inside_words, page, sections
+from reports.layer_names import OF_MAGNITUDE
 from reports.outcomes import gather
 from reports.rates import select
 from reports.words import varying
@@ -75,7 +76,7 @@ def test_the_summary_is_that_of_all_planted_rows_one_by_one(tmp_path):
                 for site in sites:
                     measured = typical(row, epoch, block, site)
                     numbers = {name: number for name, number in measured.items() if name != "quantiles"}
-                    for name in inside.OF_MAGNITUDE:
+                    for name in OF_MAGNITUDE:
                         if name in numbers:
                             numbers[f"log10_{name}"] = math.log10(numbers[name])
                     key = (each.cell.activation, each.cell.depth, each.cell.order, epoch, block, site)
@@ -170,22 +171,28 @@ def test_rows_of_another_trial_and_of_other_runs_are_without_effect(tmp_path):
 
 def test_rows_that_a_conflict_left_twice_count_once_whatever_their_files_are_called(tmp_path):
     def other(row, epoch, block, site):
-        return {**(typical(row, epoch, block, site) or {}), "saturated": 0.01}
+        return {**typical(row, epoch, block, site), "saturated": 0.3 + 0.01 * jitter(row, 1, epoch, block)}
 
     tables = []
-    for name, measures in (("a", (typical, other)), ("b", (other, typical))):
-        results, store = study(tmp_path / name, measures[0])
+    for turn in (1, -1):
+        results, store = study(tmp_path / str(turn))
+        cells = {cell.cell_id: cell for cell in results.grid.cells()}
         for trial, rows in results.runs.groupby("trial"):
-            cells = {cell.cell_id: cell for cell in results.grid.cells()}
             runs = [run(cells[row.cell_id], row.seed) for row in rows.itertuples()]
-            store.write({"layers": layers_of(measures[1])(trial, runs)})
+            store.write({"layers": layers_of(other)(trial, runs)})
+            both = [path for path in store.files("layers") if path.name.startswith(trial)]
+            for number, path in enumerate(both[::turn]):
+                path.rename(path.with_name(f"{trial}-{number}.parquet"))
         found = inside.read(results, store)
         tables.append(inside.summary(results, found, []))
-        share = found.rows.loc[found.rows["site"] == "act", "saturated"]
-        assert (np.isclose(share, 0.01) | (share > 0.015)).all()  # no mean of 0.01 and what is planted, of which
-        assert len(share) == 18 * 2 * 4  # the smallest is above 0.02
+        at_act = found.rows[found.rows["site"] == "act"]
+        assert len(at_act) == 18 * 2 * 4
+        for row in at_act.itertuples():
+            planned = results.runs.iloc[row.run]
+            of = run(cells[planned["cell_id"]], planned["seed"])
+            either = [measure(of, row.epoch, row.block, "act")["saturated"] for measure in (typical, other)]
+            assert np.isclose(row.saturated, either, rtol=1e-5).any()
     pd.testing.assert_frame_equal(*tables)
-    assert (tables[0]["n"] == 6).all()
 
 
 def test_of_a_searching_grid_only_fresh_seeds_at_the_chosen_rate_count(tmp_path):
@@ -269,6 +276,12 @@ def test_the_places_in_a_network_are_its_first_middle_and_last_block(depth, midd
 
 
 # Histograms
+
+
+def test_files_without_a_row_of_these_runs_give_no_quantiles(tmp_path):
+    results, store = study(tmp_path)
+    keys, values = inside.quantiles(results, store, np.array([], int), "act", lambda rows: rows["block"] > 0)
+    assert (len(keys), values.shape) == (0, (0, len(QUANTILES)))
 
 
 def test_shares_of_a_distribution_are_those_that_its_quantiles_say():
@@ -426,6 +439,75 @@ def test_the_sentences_name_arms_intervals_and_seeds(tmp_path):
 )
 def test_a_magnitude_is_written_with_three_digits(value, text):
     assert inside_words.significant(value) == text
+
+
+# Claims
+
+
+def judged(results, store, text, folder):
+    path = folder / "own.toml"
+    path.write_text(f'[[claim]]\nid = "x"\nsource = "s"\nstatement = "t"\n{text}')
+    ledger = claims.read(path)
+    return claims.judge(ledger, claims.measured(ledger, results, store)).iloc[0]
+
+
+SIDES = f'first = {{ order = "{AFTER}" }}\nsecond = {{ order = "{BEFORE}" }}\n'
+
+
+def test_a_claim_about_what_was_measured_inside_is_judged_on_it(tmp_path):
+    results, store = study(tmp_path)
+    text = SIDES + 'metric = "layers.saturated.act.last.end"\nexpected = '
+    row = judged(results, store, text + '"greater"', tmp_path)
+    assert (row["verdict"], row["n"]) == ("supported", 6)
+    assert row["estimate"] == pytest.approx(0.35, abs=0.02)
+    assert "in share of saturated values (act, last block, after the last probed epoch): +3" in row["reason"]
+    assert judged(results, store, text + '"less"', tmp_path)["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last", "mean"])
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_the_metric_of_a_run_is_the_same_as_from_all_rows(tmp_path, place, when):
+    results, store = study(tmp_path)
+    name = f"layers.log10_gradient_norm.weight.{place}.{when}"
+    few = inside.with_layers(results, store, [name, "test_accuracy"]).runs
+    statement = inside.Statement("log10_gradient_norm", "weight", place)
+    of_all = inside.of_runs(results, inside.read(results, store), statement, when)
+    np.testing.assert_allclose(few[name], of_all)
+    assert np.isfinite(of_all).all()
+    assert list(few.drop(columns=name)) == list(results.runs)
+
+
+def test_a_run_that_diverges_counts_in_a_claim_as_it_was_measured_and_not_as_the_worst(tmp_path):
+    results, store = study(tmp_path, status=lambda each: "diverged" if each.seed == 0 else "done")
+    row = {}
+    for when in ("start", "end"):
+        text = SIDES + f'metric = "layers.saturated.act.last.{when}"\nexpected = "greater"'
+        row[when] = judged(results, store, text, tmp_path)
+        assert row[when]["estimate"] == pytest.approx(0.35, abs=0.02)
+    assert (row["start"]["n"], row["end"]["n"]) == (6, 5)
+
+
+def test_a_claim_about_what_was_not_measured_is_not_covered(tmp_path):
+    results, store = study(tmp_path, None)
+    row = judged(results, store, SIDES + 'metric = "layers.dead.act.last.end"\nexpected = "less"', tmp_path)
+    assert (row["verdict"], row["reason"]) == ("not covered", "Metric not measured: layers.dead.act.last.end.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "rule"),
+    [
+        ("layers.dead", "a metric of layers is layers.<statistic>.<site>.<place>.<when>"),
+        ("layers.deaf.act.last.end", "'deaf' is none of the statistics: mean, sd, "),
+        ("layers.dead.act.8.end", "'8' is none of the places: first, middle, last, mean"),
+        ("layers.dead.act.last.20", "'20' is none of the times: start, end"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_inside_is_told_in_one_line(tmp_path, metric, rule):
+    (tmp_path / "own.toml").write_text(
+        f'[[claim]]\nid = "x"\nsource = "s"\nstatement = "t"\n{SIDES}metric = "{metric}"\nexpected = "less"'
+    )
+    with pytest.raises(claims.ClaimsError, match=re.escape(f"own.toml: claim 'x': unknown metric '{metric}': {rule}")):
+        claims.read(tmp_path / "own.toml")
 
 
 # The page
