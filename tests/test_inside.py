@@ -557,7 +557,7 @@ def test_a_store_that_was_not_probed_has_no_section(tmp_path, measure):
     results, store = study(tmp_path, measure, depths=(1,), seeds=2, contrasts=("after - before",))
     said = page.build(results.grid, store, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
-    assert "Inside the networks" not in text
+    assert 'id="inside"' not in text
     assert "layers.csv" not in text + said[-1]
 
 
