@@ -342,14 +342,21 @@ def network(
     return nn.Sequential(parts)
 
 
+def _passes_on(layer: nn.Module) -> bool:
+    """Whether what a layer gives in evaluations is what it is given."""
+    return isinstance(layer, Dropout | nn.Identity) or (isinstance(layer, nn.LeakyReLU) and layer.negative_slope == 1)
+
+
 def _check_end(cell: Cell, blocks: nn.Module, residual: bool) -> None:
     """ValueError where the mean over space, which follows, would be the same of every example."""
     if residual:
-        last = cell.after_sum.rpartition("-")[2]
-        constant, where = last == "in", f"after_sum = {cell.after_sum}"
+        name, parameter = parse(cell.activation)
+        linear = _passes_on(MAKE_ACTIVATION[name](parameter))
+        names = [each for each in cell.after_sum.split("-") if not (linear and each == "act")]
+        constant, where = names[-1:] == ["in"], f"after_sum = {cell.after_sum}"
     else:
         *_, end = (each for each in blocks.modules() if isinstance(each, Block))
-        layers = [layer for layer in end if not isinstance(layer, Dropout)]
+        layers = [layer for layer in end if not _passes_on(layer)]
         constant, where = isinstance(layers[-1], GroupNorm) and layers[-1].each_channel, f"order {cell.order}"
     if constant:
         raise ValueError(

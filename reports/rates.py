@@ -116,12 +116,15 @@ def select(results: Results) -> Selected:
     }  # fmt: skip
     label = ", ".join(search.fields)
     few = found & several & (chosen["n"] < FEWEST_TUNING)
+    tuned_on = [(rung.climbing, rung.outcomes) for rung in results.rungs] or [(climbing, outcomes)]
+    untried = found & np.any([(on & ~np.isfinite(values).any(0)).any(0) for on, values in tuned_on], axis=0)
     remarks = tuple(
         (note, frozenset((search.cells[p], search.orders[o]) for o, p in np.argwhere(where).tolist()))
         for note, where in (
             (f"{label} at edge", at_edge),
             (f"{label} uncertain", uncertain),
             (f"{label} from fewer than {FEWEST_TUNING} seeds", few),
+            (f"{label} not tried at every value", untried),
         )
     )
     c, o, p = np.meshgrid(*map(np.arange, shares.shape), indexing="ij")

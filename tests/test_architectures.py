@@ -6,8 +6,8 @@ from math import prod
 
 import pytest
 import torch
+from operations import Operations
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import harness
 from grids import Cell
@@ -76,18 +76,6 @@ def executed(model, x):
     return record
 
 
-class Operations(TorchDispatchMode):
-    """The names of torch's operations as they run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.__name__)
-        return function(*args, **(kwargs or {}))
-
-
 def test_the_grammar_has_38_orders_with_one_normalization():
     assert len(set(ORDERS)) == 38 + 6 * (len(harness.NORMS) - 1)
 
@@ -132,6 +120,13 @@ def test_norms_at_stem_and_head_run_where_they_are_named(architecture):
         ("cnn", {"head_norm": "in"}, "without space"),
         ("cnn", {"order": "weight-act-in"}, "order weight-act-in: the last block ends in .* logits would ignore"),
         ("cnn", {"order": "act-weight-in-drop"}, "order act-weight-in-drop: the last block ends in"),
+        ("cnn", {"order": "weight-in-act", "activation": "identity"}, "order weight-in-act: the last block ends in"),
+        (
+            "cnn",
+            {"order": "weight-in-act", "activation": "leaky_relu:1"},
+            "order weight-in-act: the last block ends in",
+        ),
+        ("resnet", {"after_sum": "in-act", "activation": "identity"}, "after_sum = in-act: the last block ends in"),
         ("cnn", {"order": "weight-act-gn", "groups": 32}, "order weight-act-gn: the last block ends in"),
         (
             "cnn",

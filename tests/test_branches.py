@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from operations import Operations
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from grids import Cell
 from harness.architectures import build
@@ -39,18 +39,6 @@ def examples(shape, batch=6):
 
 def residual_blocks(model):
     return [each for each in model.modules() if isinstance(each, Residual)]
-
-
-class Operations(TorchDispatchMode):
-    """The names of torch's operations as they run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.__name__)
-        return function(*args, **(kwargs or {}))
 
 
 def watch(model, x):

@@ -308,6 +308,15 @@ def test_a_choice_by_too_few_finished_seeds_is_noted(tmp_path, lost):
     assert ("lr from fewer than 5 seeds" in notes) == bool(lost)
 
 
+@pytest.mark.parametrize("lost", [TUNING, TUNING - 1, 0])
+def test_a_value_that_an_arm_was_never_tuned_at_is_noted(tmp_path, lost):
+    def change(runs):
+        return [r for r in runs if key(r) not in [(BEFORE, 0.1, TUNING_FROM + i) for i in range(lost)]]
+
+    [notes] = compare(select_planted(tmp_path, CROSSED, change=change).results, ["test_accuracy"])["notes"]
+    assert ("lr not tried at every value" in notes) == (lost == TUNING)
+
+
 def test_a_conflict_of_a_run_that_is_compared_is_noted_and_that_of_a_rate_left_out_is_not(tmp_path):
     grid = searching(tmp_path, activations=("relu", "tanh"))
     store = fill(Store(tmp_path / "store"), planted(grid, CROSSED))

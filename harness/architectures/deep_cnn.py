@@ -3,7 +3,7 @@
 Of Kanungo's article on the sequence of batch normalization and activation are 15 convolutions, 64 channels at the tenth and
 a batch of 32: depth = 14, width = 64, batch = 32. The rest is ours: stem and first quarter of the blocks (rounded up) have
 width / 4 channels, those up to the half width / 2, the others width (so 5 convolutions have 16, 3 have 32 and 7 have 64);
-maximum pooling where the channels double, global average pooling and a linear head.
+maximum pooling where the channels double, global average pooling and a linear head. Depths of 1 and 2 do not reach width.
 """
 
 from torch import nn
