@@ -64,7 +64,7 @@ class Plan:
     made: Mapping[Cell, Made]  # of each cell with finished runs, what made one of them
     stages: tuple[Stage, ...] = ()  # those that are known
     later: int = 0  # at most so many runs follow when `missing` have run
-    unchosen: tuple[Cell, ...] = ()  # cells without a finished tuning run, at their first candidate
+    unchosen: tuple[Cell, ...] = ()  # as in Planned
 
 
 def make_plan(

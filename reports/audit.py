@@ -198,7 +198,10 @@ def _made(runs: pd.DataFrame, column: str) -> pd.Series:
 
 
 def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:
+    """Names and words. runs: with `planned`; those that are not were made for another choice, and decide nothing."""
     here = runs[runs["status"].isin(FINISHED)]
+    finished = f"{here['planned'].sum():,} finished of {runs['planned'].sum():,} planned"
+    others = (~here["planned"]).sum()
 
     def kinds(column: str) -> str:
         counts = here[column].replace("", "none").value_counts()
@@ -208,7 +211,7 @@ def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, 
     return [
         ("analysis hash", f"{grid.analysis_hash} (arms, contrasts, primary, margins, α, cells and seeds, as declared)"),
         ("store", store.path.name),
-        ("runs", f"{len(here):,} finished of {len(runs):,} planned"),
+        ("runs", finished + (f"; {others:,} more at values that were not chosen" if others else "")),
         ("training time", f"{here['wall_s'].sum() / 3600:.2f} slot-hours"),
         ("started", f"{here['started_at'].min():%Y-%m-%d %H:%M} to {here['started_at'].max():%Y-%m-%d %H:%M} UTC"),
         *((name, kinds(name)) for name in ("commit", "versions", "engine", "device", "host", "code", "data")),

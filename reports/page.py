@@ -88,7 +88,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     with export.writing(folder):
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
-        export.write_csv(selected.planned.drop(columns="cell_id"), folder / "runs.csv")
+        export.write_csv(selected.known.drop(columns="cell_id"), folder / "runs.csv")
         shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
@@ -157,13 +157,13 @@ def _contents(
             *tables.families(frame, grid, varying),
             *tables.families(secondary, grid, varying, tables.MOST_SECONDARY),
         ],
-        "missing": audit.missing(selected.planned, grid.analysis.metrics),
-        "diverged": audit.diverged(selected.planned),
+        "missing": audit.missing(selected.known, grid.analysis.metrics),
+        "diverged": audit.diverged(selected.known),
         "divergence": audit.divergence(frame, varying),
         "uneven": audit.uneven(results, varying),
         "conflicts": audit.conflicts(gathered.conflicts),
         "scope": scope(frame, grid),
-        "provenance": audit.provenance(grid, selected.planned, store),
+        "provenance": audit.provenance(grid, selected.known, store),
     }
     shown["inside"] = sections.inside(results, store, varying, album.add)  # last, so that others have room before it
     if shown["inside"]:

@@ -57,7 +57,9 @@ def sentences(selected: Selected) -> list[str]:
             f"Of {planned:,} tuning runs {lost:,} are missing; {diverged:,} diverged, and count as the worst outcome."
         )
     if none := (arms["reason"] != "").sum():
-        words.append(f"Without any finished tuning run, so that nothing can be compared: {none} of {len(arms)}.")
+        words.append(
+            f"Without a finished tuning run of some value, so that nothing is chosen or compared: {none} of {len(arms)}."
+        )
     return words
 
 

@@ -5,7 +5,6 @@ them. Shapes: T tuning seeds, C candidates from small to large, O orders, P cell
 """
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from reports import statistics as st
 from reports.measures import DERIVED, Measure, measure
 from reports.outcomes import Results
 from results import selection
-from results.protocol import Rung
 from results.selection import validated_by
 
 DRAWS = 2000
@@ -34,13 +32,14 @@ class Selected(NamedTuple):
 
     results: of the fresh seeds. Its pairs lack the searched fields; in its `runs`, which are those compared, these are NaN,
     and the chosen values stand in `selected_lr` and so on. chosen: a row an order of a cell. tried: a row each candidate.
-    planned: all runs that a plan has, or the store. rungs: a row each candidate of the rungs on which they were halved.
+    known: all runs that a plan has (`planned`), or only the store, as of values that were not chosen. rungs: a row each
+    candidate of the rungs on which they were halved.
     """
 
     results: Results
     chosen: pd.DataFrame
     tried: pd.DataFrame
-    planned: pd.DataFrame
+    known: pd.DataFrame
     rungs: pd.DataFrame
 
 
@@ -88,20 +87,21 @@ def tuned(results: Results) -> Results:
 def select(results: Results) -> Selected:
     """Choose for each order of each cell the candidate with the best mean over its tuning seeds; of equals, the smaller.
 
-    A diverged tuning run counts as its measure says, a missing one not at all. Where no candidate has a tuning run, the
-    runs to compare are missing, and `chosen` says why. Results whose rates are chosen already are left as they are.
+    A diverged tuning run counts as its measure says, a missing one not at all. Where some candidate has no tuning run, the
+    runs to compare are missing, and `chosen` says why: arms that chose among other values are not compared. Results whose
+    rates are chosen already are left as they are.
     """
     if not open_fields(results):
-        return Selected(results, pd.DataFrame(), pd.DataFrame(), results.runs, pd.DataFrame())
+        return Selected(results, pd.DataFrame(), pd.DataFrame(), results.runs.assign(planned=True), pd.DataFrame())
     search = _search(results)
     of = validation(results.grid.analysis.primary.metric)
     climbing = results.rungs[-1].climbing if results.rungs else search.exists
     outcomes, diverged = _outcomes(results, of, search.places[: results.grid.seeds.tuning], climbing)
     scores = selection.scores(of.kind, outcomes)
-    best = selection.best(np.ones((1, len(scores))), scores)[0]
+    best = selection.chosen(of.kind, climbing, outcomes)
     shares = frequencies(scores)
     found, several = best >= 0, search.exists.sum(0) > 1
-    at_edge = found & several & _at_edge(search, _tuned(outcomes, results.rungs), best)
+    at_edge = found & several & _at_edge(search, best)
     uncertain = found & several & (_at(shares, best) < SURE)
     m = st.moments(outcomes.reshape(len(outcomes), -1))
     n, mean, low, high = (each.reshape(shares.shape) for each in (m.n, m.mean, *st.t_interval(m)))
@@ -112,19 +112,16 @@ def select(results: Results) -> Selected:
     chosen = {
         "metric": of.name, "n": np.nan_to_num(_at(n, best)).astype(int), "mean": _at(mean, best),
         "frequency": _at(shares, best), "at_edge": at_edge, "uncertain": uncertain,
-        "reason": np.where(found, "", "no tuning run finished"),
+        "reason": np.where(found, "", "no tuning run of some value finished"),
     }  # fmt: skip
     label = ", ".join(search.fields)
     few = found & several & (chosen["n"] < FEWEST_TUNING)
-    tuned_on = [(rung.climbing, rung.outcomes) for rung in results.rungs] or [(climbing, outcomes)]
-    untried = found & np.any([(on & ~np.isfinite(values).any(0)).any(0) for on, values in tuned_on], axis=0)
     remarks = tuple(
         (note, frozenset((search.cells[p], search.orders[o]) for o, p in np.argwhere(where).tolist()))
         for note, where in (
             (f"{label} at edge", at_edge),
             (f"{label} uncertain", uncertain),
             (f"{label} from fewer than {FEWEST_TUNING} seeds", few),
-            (f"{label} not tried at every value", untried),
         )
     )
     c, o, p = np.meshgrid(*map(np.arange, shares.shape), indexing="ij")
@@ -133,7 +130,7 @@ def select(results: Results) -> Selected:
         compared._replace(remarks=(*compared.remarks, *remarks)),
         _table(results.grid, search, search.exists.any(0), best, o[0], p[0], chosen),
         _table(results.grid, search, climbing, c, o, p, tried),
-        _planned(results, search, climbing, best),
+        _known(results, search, climbing, best),
         _rungs(results, search, of.name, (c, o, p)),
     )
 
@@ -185,14 +182,9 @@ def _outcomes(results: Results, of: Measure, places: Array, climbing: Array) -> 
     return selection.outcomes(of.kind, values, diverged, np.where(classes > 0, classes, 2)), diverged
 
 
-def _tuned(outcomes: Array, rungs: Sequence[Rung]) -> Array:
-    """Which candidates have a tuning run, on whatever rung. bool (C, O, P)"""
-    return np.any([np.isfinite(each).any(0) for each in (outcomes, *(rung.outcomes for rung in rungs))], axis=0)
-
-
-def _planned(results: Results, search: _Search, climbing: Array, best: Array) -> pd.DataFrame:
-    """The runs as gathered, without those that are missing since no plan has them: fresh seeds of candidates that were not
-    chosen, and tuning seeds of those that did not get so far.
+def _known(results: Results, search: _Search, climbing: Array, best: Array) -> pd.DataFrame:
+    """The runs as gathered, and whether they are `planned`, without those that are missing since no plan has them: fresh
+    seeds of candidates that were not chosen, and tuning seeds of those that did not get so far.
     """
     tuning = results.grid.seeds.tuning
     of_chosen = np.arange(len(climbing))[:, None, None] == best
@@ -200,7 +192,8 @@ def _planned(results: Results, search: _Search, climbing: Array, best: Array) ->
     rows = search.places[wanted & (search.places >= 0)]
     planned = np.zeros(len(results.runs), bool)
     planned[rows] = True
-    return results.runs[planned | (results.runs["status"] != "missing").to_numpy(bool)].reset_index(drop=True)
+    runs = results.runs.assign(planned=planned)
+    return runs[planned | (runs["status"] != "missing").to_numpy(bool)].reset_index(drop=True)
 
 
 def _rungs(results: Results, search: _Search, metric: str, places: tuple[Array, Array, Array]) -> pd.DataFrame:
@@ -218,16 +211,15 @@ def _rungs(results: Results, search: _Search, metric: str, places: tuple[Array, 
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _at_edge(search: _Search, there: Array, best: Array) -> Array:
-    """Whether a chosen number is the smallest or largest with a tuning run. there: bool (C, O, P) -> (O, P)"""
+def _at_edge(search: _Search, best: Array) -> Array:
+    """Whether a chosen number is the smallest or largest of its cell. -> (O, P)"""
     edge = np.zeros(best.shape, bool)
     for values in zip(*search.candidates, strict=True):
         if not isinstance(values[0], str | bool):
             number = np.array(values, float)[:, None, None]
-            low, high = np.where(there, number, np.inf).min(0), np.where(there, number, -np.inf).max(0)
-            several = np.where(search.exists, number, np.inf).min(0) < np.where(search.exists, number, -np.inf).max(0)
+            low, high = np.where(search.exists, number, np.inf).min(0), np.where(search.exists, number, -np.inf).max(0)
             chosen = number[best, 0, 0]
-            edge |= several & ((chosen == low) | (chosen == high))
+            edge |= (low < high) & ((chosen == low) | (chosen == high))
     return edge
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from grids import DEFAULT_METRICS, Cell, Grid, run_ids
-from results.selection import best, candidates, outcomes, scores, split, survivors, validated_by
+from results.selection import candidates, chosen, outcomes, scores, split, survivors, tuned, validated_by
 from results.store import FINISHED, Store
 
 TUNING, COMPARED = "tuning", "compared"
@@ -64,7 +64,7 @@ class Rung(NamedTuple):
 
 class Planned(NamedTuple):
     """stages: those that are known; the last of them lacks runs, unless it is the last of all. later: at most so many runs
-    follow that are not known yet. unchosen: cells of which no candidate has a finished tuning run, at their first one.
+    follow that are not known yet. unchosen: cells with a candidate of which no tuning run finished, at their first one.
     """
 
     stages: tuple[Stage, ...]
@@ -131,8 +131,8 @@ def unchosen(grid: Grid, cells: tuple[Cell, ...]) -> list[str]:
     told = [name for name, values in grid.axes.items() if len(values) > 1] or ["order"]
     names = ["/".join(str(getattr(cell, name)) for name in told) for cell in cells]
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    searched = ", ".join(grid.searched)
-    return [f"nothing chooses {searched}, since no tuning run finished, of: {', '.join(names[:MOST_NAMES])}{more}"]
+    first = f"nothing chooses {', '.join(grid.searched)}, since no tuning run of some value finished"
+    return [f"{first}, of: {', '.join(names[:MOST_NAMES])}{more}"]
 
 
 class _Layout:
@@ -164,7 +164,8 @@ def rungs(grid: Grid, known: Outcomes | None) -> Iterator[Rung]:
         cells = np.vectorize(lambda cell, n=later: cell and _on_rung(cell, grid, n), otypes=[object])(layout.cells)
         rung = Rung(cells, climbing, *_outcomes(kind, cells, climbing, seeds.tunes, known))
         if later:
-            alive[climbing] = survivors(scores(kind, rung.outcomes), seeds.halving, climbing)[climbing]
+            go_on = survivors(scores(kind, rung.outcomes), seeds.halving, climbing) & tuned(climbing, rung.outcomes)
+            alive[climbing] = go_on[climbing]
         yield rung
 
 
@@ -180,10 +181,9 @@ def _stages(grid: Grid, known: Outcomes | None) -> Iterator[Stage]:
         ]  # a short cell may be one of the grid's too
         before.update(new)
         yield Stage(TUNING, tuple(new), grid.seeds.tunes)
-    marks = scores(split(chooses(grid))[2], rung.outcomes)
-    chosen = best(np.ones((1, len(marks))), marks)[0]
-    o, p = np.nonzero(chosen >= 0)
-    yield Stage(COMPARED, tuple(rung.cells[chosen[o, p], o, p]), tuple(range(grid.seeds.count)))
+    best = chosen(split(chooses(grid))[2], rung.climbing, rung.outcomes)
+    o, p = np.nonzero(best >= 0)
+    yield Stage(COMPARED, tuple(rung.cells[best[o, p], o, p]), tuple(range(grid.seeds.count)))
 
 
 def _on_rung(cell: Cell, grid: Grid, later: int) -> Cell:

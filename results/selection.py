@@ -69,6 +69,20 @@ def best(weights: Array, scores: Array) -> Array:
     return np.where(np.isfinite(mean).any(1), mean.argmax(1), -1)
 
 
+def tuned(climbing: Array, outcomes: Array) -> Array:
+    """Where every candidate that climbs has a finished run; arms that choose among fewer are not compared. -> bool (O, P)
+
+    climbing: bool (C, O, P); outcomes (T, C, O, P).
+    """
+    return (np.isfinite(outcomes).any(0) | ~climbing).all(0) & climbing.any(0)
+
+
+def chosen(kind: str, climbing: Array, outcomes: Array) -> Array:
+    """The candidate with the best mean outcome, −1 where those that climb are not all tuned. -> (O, P)"""
+    found = best(np.ones((1, len(outcomes))), scores(kind, outcomes))[0]
+    return np.where(tuned(climbing, outcomes), found, -1)
+
+
 def survivors(scores: Array, halving: int, started: Array) -> Array:
     """Which candidates go on to the next rung: the best 1/halving of those that began this one, rounded up, the first of
     equals; never one without a run. scores (T, C, O, P), started bool (C, O, P) -> bool (C, O, P)
