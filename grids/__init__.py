@@ -108,7 +108,7 @@ class Cell(BaseModel):
     )
     affine: Boolean = Field(True, description="whether normalizations have a trained scale and shift")
     bias: Boolean = Field(
-        True, description="whether weight layers of blocks have a bias; dead where bn follows at once"
+        True, description="whether weight layers of blocks have a bias, dead where bn follows; stem and head have one"
     )
     bn_momentum: Real = Field(0.1, gt=0, le=1, description="share of a batch in the running averages of bn")
     bn_eps: Real = Field(1e-5, gt=0, description="what every normalization adds to the variance")
@@ -122,6 +122,9 @@ class Cell(BaseModel):
     )
     after_sum: str = Field(
         NONE, description="what follows the addition of a residual block, as in bn, act, bn-act or act-bn; or none"
+    )
+    after_blocks: str = Field(
+        NONE, description="what stands between the last block and the head, before a mean over space; as after_sum"
     )
     branch_end: Literal["order", "norm", "weight"] = Field(
         "order",
@@ -166,9 +169,9 @@ class Cell(BaseModel):
             raise ValueError(f"there are {', '.join((NONE, *info.context['norm']))}")
         return value
 
-    @field_validator("after_sum")
+    @field_validator("after_sum", "after_blocks")
     @classmethod
-    def _after_sum(cls, value: str, info: ValidationInfo) -> str:
+    def _layers(cls, value: str, info: ValidationInfo) -> str:
         if not info.context or value == NONE:
             return value
         names, norms = value.split("-"), info.context["norm"]

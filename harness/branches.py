@@ -4,18 +4,15 @@ The units of a path come from `harness.layers.block`, so the order acts inside o
 normalises nor activates. What follows the addition of a residual block is the recipe field `after_sum`, whatever the order.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from grids import NONE, Cell
-from harness.initialisation import parse
-from harness.layers import MAKE_ACTIVATION, block, flow, maps
+from grids import Cell
+from harness.layers import block, flow, named_layers
 from harness.layout import Layer, channels_last, fold, unfold
-from harness.normalizations import normalization
 
 
 def side_by_side(parts: Sequence[torch.Tensor], groups: int) -> torch.Tensor:
@@ -105,7 +102,7 @@ class Residual(nn.Module):
 
     The branch is two units of the order; `cell.branch_end` says what the last one keeps behind its weight. He et al. 2015
     have order weight-bn-act, branch_end norm, after_sum act; their full pre-activation of 2016 (arXiv:1603.05027) is order
-    bn-act-weight and nothing else, their batch normalization after the addition branch_end weight, after_sum bn-act.
+    bn-act-weight with after_blocks bn-act, their batch normalization after the addition branch_end weight, after_sum bn-act.
     """
 
     def __init__(self, cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1):
@@ -115,22 +112,7 @@ class Residual(nn.Module):
             block(cell, c_in, c_out, kernel, stride), block(cell, c_out, c_out, kernel, end=cell.branch_end)
         )
         self.shortcut = nn.Identity() if stride == 1 else Shortcut(space, flow(cell, 1), c_in, c_out)
-        self.after = _after(cell, flow(cell, c_out), space)
+        self.after = named_layers(cell, "after_sum", flow(cell, c_out), space)
 
     def forward(self, x):
         return self.after(self.shortcut(x) + self.branch(x))
-
-
-def _after(cell: Cell, channels: int, space: int) -> nn.Sequential:
-    """The layers that `cell.after_sum` names, each under its name. ValueError where they cannot keep the channels."""
-    names = [] if cell.after_sum == NONE else cell.after_sum.split("-")
-    if "act" in names and maps(cell) > 1:
-        raise ValueError(
-            f"after_sum = {cell.after_sum!r}: maxout gives half of the channels that it gets, so it cannot follow an "
-            "addition; there are none and the normalizations"
-        )
-    name, parameter = parse(cell.activation)
-    layers = OrderedDict()
-    for each in names:
-        layers[each] = MAKE_ACTIVATION[name](parameter) if each == "act" else normalization(cell, each, channels, space)
-    return nn.Sequential(layers)

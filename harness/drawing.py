@@ -6,14 +6,16 @@ import numpy as np
 import torch
 
 
-def initial(init: str, normal: np.ndarray, gain: float, init_gain: float) -> np.ndarray:
+def initial(init: str, normal: np.ndarray, gain: float, init_gain: float, maps: int = 1) -> np.ndarray:
     """Weights (C_out, C_in, *kernel) from draws of that shape.
 
     he: variance gain² / fan_in. xavier: gain² · 2 / (fan_in + fan_out) (Glorot and Bengio 2010, in its normal form).
     orthogonal: with the kernel flattened into columns a matrix W with W Wᵀ = gain² I or, where it is tall, Wᵀ W = gain² I
     (Saxe et al. 2013, as torch.nn.init.orthogonal_). All are multiplied by init_gain. lsuv: orthogonal of gain 1; what
-    follows depends on data (harness/lsuv.py).
+    follows depends on data (harness/lsuv.py). maps: each of so many parts of C_out is a linear map of its own.
     """
+    if maps > 1:
+        return np.concatenate([initial(init, part, gain, init_gain) for part in np.split(normal, maps)])
     c_out, fan_in = normal.shape[0], prod(normal.shape[1:])
     match init:
         case "he":

@@ -22,7 +22,8 @@ class Weight(Layer):
     """Linear map (kernel = ()) or convolution that keeps the space, of each seed.
 
     weight (S, C_out, C_in, *kernel), bias (S, C_out) or None. (S, C_in, B, *space) -> (S, C_out, B, *space / stride)
-    Biases begin at 0, weights as `init` says (harness/drawing.py) times `init_gain`; lsuv.py ends what that is.
+    Biases begin at 0, weights as `init` says (harness/drawing.py) times `init_gain`, those of each of `maps` by themselves;
+    lsuv.py ends what that is.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Weight(Layer):
         bias: bool = True,
         init: str = "he",
         init_gain: float = 1.0,
+        maps: int = 1,
     ):
         super().__init__()
         if any(size % 2 == 0 for size in kernel):
             raise ValueError(f"kernel {kernel}: sizes must be odd, so that the convolution keeps the space")
         self.kernel, self.stride, self.gain, self.init, self.init_gain = kernel, stride, gain, init, init_gain
+        self.maps = maps
         self.declare("weight", c_out, c_in, *kernel)
         if bias:
             self.declare("bias", c_out)
@@ -49,7 +52,7 @@ class Weight(Layer):
     def draw(self, name, shape, rng):
         if name == "bias":
             return np.zeros(shape)
-        return initial(self.init, rng.standard_normal(shape), self.gain, self.init_gain)
+        return initial(self.init, rng.standard_normal(shape), self.gain, self.init_gain, self.maps)
 
     def forward(self, x):
         if not self.kernel:  # (S, C_out, B)
@@ -290,9 +293,8 @@ def block(
     for layer in names:
         match layer:
             case "weight":
-                layers[layer] = Weight(
-                    c, wide, kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain
-                )
+                start = gain(cell.activation), cell.bias, cell.init, cell.init_gain, wide // c_out
+                layers[layer] = Weight(c, wide, kernel, stride, *start)
                 c = wide
             case "act":
                 layers[layer] = MAKE_ACTIVATION[name](parameter)
@@ -304,6 +306,21 @@ def block(
             case norm:
                 layers[norm] = normalization(cell, norm, c, len(kernel))
     return Block(layers)
+
+
+def named_layers(cell: Cell, field: str, channels: int, space: int) -> nn.Sequential:
+    """The layers that `after_sum` or `after_blocks` names, each under its name. ValueError for maxout."""
+    names = [] if getattr(cell, field) == NONE else getattr(cell, field).split("-")
+    if "act" in names and maps(cell) > 1:
+        raise ValueError(
+            f"{field} = {'-'.join(names)!r}: maxout gives half of the channels that it gets, so it cannot stand here; "
+            "there are none and the normalizations"
+        )
+    name, parameter = parse(cell.activation)
+    layers = OrderedDict()
+    for each in names:
+        layers[each] = MAKE_ACTIVATION[name](parameter) if each == "act" else normalization(cell, each, channels, space)
+    return nn.Sequential(layers)
 
 
 def network(
@@ -320,11 +337,9 @@ def network(
     shape: of an example, (C, *space). c_out: channels of the last block, cell.width where it is not given. kernel: of the
     stem; without one, space is flattened into channels first, with one the head takes the mean over space. The stem is a
     weight layer and, as `cell.stem_norm` says, a normalization; the head a linear layer, before which `cell.head_norm` may
-    put one. residual: `blocks` ends in a sum with what its last block began with, and what `cell.after_sum` says. ValueError
-    for what cannot work.
+    put one. Before the mean over space stands what `cell.after_blocks` says. residual: `blocks` ends in a sum with what its
+    last block began with, and what `cell.after_sum` says. ValueError for what cannot work.
     """
-    if kernel:
-        _check_end(cell, blocks, residual)
     channels, space = flow(cell, cell.width), len(kernel)
     last = flow(cell, cell.width if c_out is None else c_out)
     parts = OrderedDict()
@@ -334,7 +349,11 @@ def network(
     if cell.stem_norm != NONE:
         parts["stem_norm"] = normalization(cell, cell.stem_norm, channels, space)
     parts["blocks"] = blocks
+    after = named_layers(cell, "after_blocks", last, space)
+    if len(after):
+        parts["after_blocks"] = after
     if kernel:
+        _check_end(cell, blocks, after, residual)
         parts["mean"] = MeanSpace()
     if cell.head_norm != NONE:
         parts["head_norm"] = normalization(cell, cell.head_norm, last, 0)
@@ -347,19 +366,14 @@ def _passes_on(layer: nn.Module) -> bool:
     return isinstance(layer, Dropout | nn.Identity) or (isinstance(layer, nn.LeakyReLU) and layer.negative_slope == 1)
 
 
-def _check_end(cell: Cell, blocks: nn.Module, residual: bool) -> None:
+def _check_end(cell: Cell, blocks: nn.Module, after: nn.Sequential, residual: bool) -> None:
     """ValueError where the mean over space, which follows, would be the same of every example."""
-    if residual:
-        name, parameter = parse(cell.activation)
-        linear = _passes_on(MAKE_ACTIVATION[name](parameter))
-        names = [each for each in cell.after_sum.split("-") if not (linear and each == "act")]
-        constant, where = names[-1:] == ["in"], f"after_sum = {cell.after_sum}"
-    else:
-        *_, end = (each for each in blocks.modules() if isinstance(each, Block))
-        layers = [layer for layer in end if not _passes_on(layer)]
-        constant, where = isinstance(layers[-1], GroupNorm) and layers[-1].each_channel, f"order {cell.order}"
-    if constant:
+    *_, last = (each for each in blocks.modules() if isinstance(each, Block))
+    end, where = (blocks[-1].after, f"after_sum = {cell.after_sum}") if residual else (last, f"order {cell.order}")
+    layers = [(layer, where) for layer in end] + [(layer, f"after_blocks = {cell.after_blocks}") for layer in after]
+    *_, (layer, where) = [(None, where), *(each for each in layers if not _passes_on(each[0]))]
+    if isinstance(layer, GroupNorm) and layer.each_channel:
         raise ValueError(
-            f"{where}: the last block ends in a normalization of each channel over space, of which the mean over space "
-            "that follows leaves nothing but the shift, so that logits would ignore the example"
+            f"{where}: before the mean over space each channel is normalized over space, of which that leaves nothing but "
+            "the shift, so that logits would ignore the example"
         )

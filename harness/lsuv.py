@@ -13,9 +13,9 @@ def unit_variance(model: nn.Module, seeds: int, x: torch.Tensor) -> None:
     """Scale the weights of each layer in turn, so that its output has variance 1, then those of blocks by `init_gain`.
 
     The variance is over all channels, places and examples of one batch, the first EVALUATION_BATCH of x (N, C, *space): the
-    same for every seed and cell. bn normalises by this batch's statistics, dropout is off; running averages and generators
-    stay as they were. Initial biases are 0, so that one forward pass is enough: an output is scaled as its weights are. An
-    output that is 0, or not finite, leaves its weights alone.
+    same for every seed and every cell with this training set. bn normalises by this batch's statistics, dropout is off;
+    running averages and generators stay as they were. Initial biases are 0, so that one forward pass is enough: an output
+    is scaled as its weights are. An output that is 0, or not finite, leaves its weights alone.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Weight)]
     averages = [(buffer, buffer.clone()) for buffer in model.buffers()]

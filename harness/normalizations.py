@@ -76,6 +76,8 @@ class BatchNorm(Normalization):
         on one core of an AVX512 x86).
         """
         s, c, b = x.shape
+        if b == 1:
+            raise ValueError("bn without space needs a batch of at least 2 examples: of one the variance is unknown")
         rows = x.reshape(1, s * c, b).contiguous()  # the mean over images gives none
         y, mean, rstd = torch.native_group_norm(rows, *self.flat(), 1, s * c, b, s * c, self.eps)
         with torch.no_grad():

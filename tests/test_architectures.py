@@ -1,7 +1,7 @@
 """Every architecture that the folder holds: its layers as they run, its shapes, its size, and that it learns."""
 
 from importlib import import_module
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import prod
 
 import pytest
@@ -12,8 +12,9 @@ from torch import nn
 import harness
 from grids import Cell
 from harness.architectures import build
+from harness.branches import Residual
 from harness.initialisation import ACTIVATIONS
-from harness.layers import Block, Dropout, Weight, block, network
+from harness.layers import Block, Dropout, Weight, network
 from harness.normalizations import BatchNorm, GroupNorm, RMSNorm
 from harness.stacking import stack
 from harness.training import train
@@ -118,20 +119,31 @@ def test_norms_at_stem_and_head_run_where_they_are_named(architecture):
         ("mlp", {"stem_norm": "in"}, "without space"),
         ("mlp", {"order": "in-weight-act"}, "without space"),
         ("cnn", {"head_norm": "in"}, "without space"),
-        ("cnn", {"order": "weight-act-in"}, "order weight-act-in: the last block ends in .* logits would ignore"),
-        ("cnn", {"order": "act-weight-in-drop"}, "order act-weight-in-drop: the last block ends in"),
-        ("cnn", {"order": "weight-in-act", "activation": "identity"}, "order weight-in-act: the last block ends in"),
+        ("cnn", {"order": "weight-act-in"}, "order weight-act-in: .* logits would ignore"),
+        ("cnn", {"order": "act-weight-in-drop"}, "order act-weight-in-drop: before the mean over space"),
+        (
+            "cnn",
+            {"order": "weight-in-act", "activation": "identity"},
+            "order weight-in-act: before the mean over space",
+        ),
         (
             "cnn",
             {"order": "weight-in-act", "activation": "leaky_relu:1"},
-            "order weight-in-act: the last block ends in",
+            "order weight-in-act: before the mean over space",
         ),
-        ("resnet", {"after_sum": "in-act", "activation": "identity"}, "after_sum = in-act: the last block ends in"),
-        ("cnn", {"order": "weight-act-gn", "groups": 32}, "order weight-act-gn: the last block ends in"),
+        ("cnn", {"after_blocks": "in"}, "after_blocks = in: before the mean over space"),
+        ("mlp", {"after_blocks": "in"}, "without space"),
+        (
+            "cnn",
+            {"order": "weight-act-in", "after_blocks": "act", "activation": "identity"},
+            "order weight-act-in: before",
+        ),
+        ("resnet", {"after_sum": "in-act", "activation": "identity"}, "after_sum = in-act: before the mean over space"),
+        ("cnn", {"order": "weight-act-gn", "groups": 32}, "order weight-act-gn: before the mean over space"),
         (
             "cnn",
             {"order": "weight-act-in", "depth": 2, "pool": "before"},
-            "order weight-act-in: the last block ends in",
+            "order weight-act-in: before the mean over space",
         ),
     ],
     ids=str,
@@ -149,6 +161,7 @@ def test_networks_whose_normalization_would_leave_nothing_are_refused(architectu
         {"order": "weight-act-gn", "groups": 4},
         {"order": "weight-act-ln"},
         {"order": "weight-act", "stem_norm": "in"},
+        {"order": "weight-act-in", "after_blocks": "act"},
     ],
     ids=str,
 )
@@ -167,16 +180,36 @@ def test_what_is_refused_would_indeed_give_every_example_the_same_logits(monkeyp
 
 def test_behind_a_sum_it_is_what_follows_the_sum_that_counts():
     def end(after_sum):
-        blocks = nn.Sequential(block(cell("cnn", "weight-act-in"), 4, 4, (3, 3)))
-        return network(
-            cell("cnn", "weight-act-in", after_sum=after_sum), (2, 8, 8), 5, blocks, 4, (3, 3), residual=True
-        )
+        one = cell("cnn", "weight-act-in", width=4, after_sum=after_sum)
+        blocks = nn.Sequential(Residual(one, 4, 4, (3, 3)))
+        return network(one, (2, 8, 8), 5, blocks, 4, (3, 3), residual=True)
 
     for after_sum in ("none", "in-act", "bn"):
         assert isinstance(end(after_sum).head, Weight)
     for after_sum in ("in", "act-in"):
-        with pytest.raises(ValueError, match=f"after_sum = {after_sum}: the last block ends in"):
+        with pytest.raises(ValueError, match=f"after_sum = {after_sum}: before the mean over space"):
             end(after_sum)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_stands_after_the_blocks_is_between_the_last_of_them_and_the_mean(architecture):
+    fields = cell(architecture, "weight-act", width=16, after_blocks="bn-act", head_norm="rms")
+    model = stack(build(fields, (2, 8, 8), 5), [0, 1])
+    seen = []
+    for name in ("blocks", "after_blocks.bn", "after_blocks.act", "mean", "head_norm", "head"):
+        if name in dict(model.named_modules()):
+            layer = model.get_submodule(name)
+            layer.register_forward_hook(lambda _, given, y, name=name: seen.append((name, given[0], y)))
+    model(torch.randn(2, 2, 6, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert [name for name, *_ in seen if name != "mean"] == [
+        "blocks",
+        "after_blocks.bn",
+        "after_blocks.act",
+        "head_norm",
+        "head",
+    ]
+    assert all(following is y for (_, _, y), (_, following, _) in pairwise(seen))
+    assert (seen[2][2] >= 0).all()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

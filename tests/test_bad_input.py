@@ -75,6 +75,7 @@ MISTAKES = {
     "flip by number": ("epochs = 2", "flip = 1", ("flip = 1", "boolean")),
     "unknown normalization of the stem": ("epochs = 2", 'stem_norm = "xn"', ("stem_norm = 'xn'", "none, bn, ln, gn")),
     "two normalizations after the sum": ("epochs = 2", 'after_sum = "bn-ln"', ("after_sum = 'bn-ln'", "as in bn-act")),
+    "weights after the blocks": ("epochs = 2", 'after_blocks = "weight"', ("after_blocks = 'weight'", "join 'act'")),
     "weights after the sum": ("epochs = 2", 'after_sum = "weight"', ("after_sum = 'weight'", "must be none, or join 'act'")),
     "unknown end of a branch": ("epochs = 2", 'branch_end = "act"', ("branch_end = 'act'", "'order', 'norm' or 'weight'")),
     "unknown initialisation": ("epochs = 2", 'init = "kaiming"', ("'he', 'xavier', 'orthogonal' or 'lsuv'",)),

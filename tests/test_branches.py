@@ -89,12 +89,13 @@ def test_what_acts_after_the_sum_is_what_its_field_names(architecture, after):
 
 
 @pytest.mark.parametrize("architecture", RESIDUAL)
-def test_neither_field_of_the_sum_changes_a_draw(architecture):
+def test_no_field_of_the_sum_changes_a_draw(architecture):
     def draws(**fields):
         return networks(make(architecture, **fields))[0].state_dict()
 
     plain = draws()
-    for fields in ({"after_sum": "bn-act"}, {"branch_end": "norm"}, {"branch_end": "weight", "after_sum": "bn"}):
+    changes = {"after_sum": "bn-act"}, {"branch_end": "norm"}, {"branch_end": "weight", "after_sum": "bn"}
+    for fields in (*changes, {"after_blocks": "act-bn"}):
         other = draws(**fields)
         common = plain.keys() & other.keys()
         assert {name for name in plain if name.endswith("weight.weight")} <= common
@@ -102,9 +103,10 @@ def test_neither_field_of_the_sum_changes_a_draw(architecture):
 
 
 @pytest.mark.parametrize("after", ["act", "bn-act"])
-def test_maxout_cannot_follow_an_addition(after):
-    with pytest.raises(ValueError, match=f"after_sum = '{after}': maxout gives half of the channels that it gets"):
-        build(make(activation="maxout", after_sum=after), (2, 8, 8), 5)
+@pytest.mark.parametrize("field", ["after_sum", "after_blocks"])
+def test_maxout_cannot_stand_where_channels_must_stay(field, after):
+    with pytest.raises(ValueError, match=f"{field} = '{after}': maxout gives half of the channels that it gets"):
+        build(make(activation="maxout", **{field: after}), (2, 8, 8), 5)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,11 @@ def test_only_the_last_unit_of_a_branch_ends_as_its_field_says(order, end, last,
     assert model.blocks[0].branch[1].weight.weight.shape[1] == channels
 
 
-def test_the_original_block_and_full_pre_activation_are_those_of_he():
+def test_the_original_network_and_full_pre_activation_are_those_of_he():
     x = examples((2, 8, 8))
     fields = {"order": "weight-bn-act", "branch_end": "norm", "after_sum": "act"}
-    for (model, twins), original in ((networks(make(**fields)), True), (networks(make(order="bn-act-weight")), False)):
+    later = {"order": "bn-act-weight", "after_blocks": "bn-act"}
+    for (model, twins), original in ((networks(make(**fields)), True), (networks(make(**later)), False)):
         y = model(x)
         for s, twin in enumerate(twins):
             z = twin.stem(x[s].movedim(1, 0))
@@ -146,6 +149,8 @@ def test_the_original_block_and_full_pre_activation_are_those_of_he():
                 else:
                     inner = first.weight(F.relu(first.bn(z)))
                     z = shortcut + second.weight(F.relu(second.bn(inner)))
+            if not original:
+                z = F.relu(twin.after_blocks.bn(z))
             torch.testing.assert_close(y[s].T, twin.head(z.mean((2, 3))), rtol=1e-9, atol=1e-9)
 
 

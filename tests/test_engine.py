@@ -89,6 +89,7 @@ def test_cells_that_differ_in_rate_and_length_share_a_graph(blobs):
     changes = ({"depth": 3}, {"activation": "tanh"}, {"order": "weight-bn-act"}, {"optimiser": "adam"})
     changes += ({"affine": False}, {"bias": False}, {"weight_decay_norm": False}, {"head_norm": "ln"}, {"groups": 2})
     changes += ({"momentum": 0.5}, {"weight_decay": 0.1}, {"batch": 11}, {"width": 17}, {"after_sum": "bn"})
+    changes += ({"after_blocks": "act"},)
     assert all(graph(make(**change), data, 8) != base for change in changes)
     assert graph(make(), data, 7) != base
     assert graph(make(), blobs(train=110), 8) != base  # examples are an input of fixed size

@@ -63,6 +63,7 @@ DEFAULTS = {  # lines may be added, never changed: the ids of stored runs leave 
     "head_norm": "none",
     "pool": "after",
     "after_sum": "none",
+    "after_blocks": "none",
     "branch_end": "order",
     "init": "he",
     "init_gain": 1.0,

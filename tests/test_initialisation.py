@@ -110,7 +110,8 @@ def weights(cell, shape=(2, 8, 8), seeds=(0, 1, 2)):
 def test_xavier_has_the_variance_between_those_of_both_fans(architecture, activation):
     drawn, inside = weights(make(architecture, activation=activation, init="xavier"))
     for name, weight in drawn.items():
-        fans = (weight.shape[1] + weight.shape[2]) * prod(weight.shape[3:])
+        maps = 2 if name in inside and activation == "maxout" else 1  # each drawn by itself
+        fans = (weight.shape[1] // maps + weight.shape[2]) * prod(weight.shape[3:])
         expected = (gain(activation) if name in inside else 1) ** 2 * 2 / fans
         assert abs(weight.square().mean() / expected - 1) < 4 * sqrt(2 / weight.numel())
 
@@ -120,7 +121,8 @@ def test_xavier_has_the_variance_between_those_of_both_fans(architecture, activa
 def test_orthogonal_weights_are_so_up_to_their_gain(architecture, activation):
     drawn, inside = weights(make(architecture, activation=activation, init="orthogonal"))
     for name, weight in drawn.items():
-        for matrix in weight.flatten(2):  # (C_out, C_in · kernel) of each seed
+        maps = 2 if name in inside and activation == "maxout" else 1  # each drawn by itself
+        for matrix in weight.flatten(2).unflatten(1, (maps, -1)).flatten(0, 1):  # (C, C_in · kernel)
             small = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
             expected = (gain(activation) if name in inside else 1) ** 2 * torch.eye(len(small), dtype=torch.float64)
             torch.testing.assert_close(small, expected, rtol=0, atol=1e-9)
@@ -137,6 +139,13 @@ def test_orthogonal_weights_are_those_of_torch_for_the_same_normal_draw(shape, m
     monkeypatch.setattr(torch.Tensor, "normal_", draw)
     torch.nn.init.orthogonal_(expected, gain=1.5)
     np.testing.assert_allclose(initial("orthogonal", normal, 1.5, 1.0), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("init", ["he", "xavier", "orthogonal", "lsuv"])
+def test_maxout_takes_the_maximum_of_maps_of_which_each_is_drawn_as_other_layers_are(init):
+    wide = np.random.default_rng(0).standard_normal((6, 4))
+    both = initial(init, wide, 1.0, 1.5, maps=2)
+    np.testing.assert_array_equal(both, [*initial(init, wide[:3], 1.0, 1.5), *initial(init, wide[3:], 1.0, 1.5)])
 
 
 @pytest.mark.parametrize("init", ["he", "xavier", "orthogonal", "lsuv"])

@@ -175,6 +175,7 @@ def random_cell(rng):
         init_gain=rng.choice([1, 0.3]),
         branch_end=rng.choice(["order", "norm", "weight"]),
         after_sum=rng.choice(["none", "bn"] if name == "maxout" else ["none", "act", "bn", "bn-act", "act-bn"]),
+        after_blocks=rng.choice(["none", "gn"] if name == "maxout" else ["none", "act", "gn-act"]),
     )
     return cell, shape
 

@@ -165,7 +165,7 @@ def test_a_network_that_an_architecture_refuses_is_told_before_ray_starts(data, 
             "cnn",
             "weight-act-in",
             8,
-            "order weight-act-in: the last block ends in",
+            "order weight-act-in: before the mean over space",
         ),
         ("mlp", "weight-in-act", 8, "32 channels in 32 groups without space"),
         ("cnn", "weight-in-act", 4, "128 channels in 128 groups without space"),  # pooled to a single place
