@@ -120,7 +120,11 @@ def plan_command(
     retry: Retry = False,
 ) -> None:
     """Say what a sweep would do, and do nothing."""
+    from harness.trial import check_trainable  # torch costs seconds
+
     study = open_study(grid_path, store, seeds, fresh, retry)
+    with naming(grid_path):
+        check_trainable({run.cell for run in study.plan.missing}, study.data)
     slots = os.cpu_count() or 1
     tell(study, group(study.plan.missing, study.data, slots, choose_how(study.plan, study.data, {}, slots)), slots)
     if shapes := len(to_measure(study.plan, study.data)):

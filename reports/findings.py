@@ -88,7 +88,7 @@ def _side(selection: Selection, arms: Mapping[str, str]) -> str:
 def _finding(claim: Claim, of: Measure, numbers: Judged, decision: Decision) -> str:
     """What the tests over all cells show."""
     inside, outside = _bounds(claim, of)
-    margin = f"{amount(claim.margin or 0, of)} {of.unit}"
+    margin = f"{amount(claim.margin or 0, of)} {of.unit}".rstrip()
     yes, no = _signs(claim)
     if claim.expected in BOUNDED:
         if decision.within or decision.differs:
@@ -126,7 +126,7 @@ def _signs(claim: Claim) -> tuple[str, str]:
 
 def _bounds(claim: Claim, of: Measure) -> tuple[str, str]:
     """Words for lying within the margin and beyond it."""
-    margin = f"{amount(claim.margin or 0, of)} {of.unit}"
+    margin = f"{amount(claim.margin or 0, of)} {of.unit}".rstrip()
     if claim.expected == "not_greater":
         return f"below +{margin}", f"above +{margin}"
     return f"within ±{margin}", f"beyond ±{margin}"

@@ -179,8 +179,9 @@ LAYERS = pa.schema(
         ),
         _measured(
             "gradient_change",
-            "L2 norm of the change of the gradient by the weights when this step has updated all layers before them, by "
-            "that of the gradient before (Santurkar et al. 2018, arXiv:1805.11604); weight of some blocks only",
+            "L2 norm of the change of the gradient by the weights when this step has updated all layers before them "
+            "(parallel branches are one after the other), by that of the gradient before (Santurkar et al. 2018, "
+            "arXiv:1805.11604); weight of some blocks only",
         ),
         _measured("gradient_cosine", "cosine of these two gradients; weight of some blocks only"),
         _field(

@@ -186,6 +186,14 @@ def test_an_order_that_cannot_work_is_told_before_ray_starts(data, tmp_path, arc
         check_trainable(grid.cells(), small)
 
 
+def test_a_plan_tells_what_no_sweep_could_train(tmp_path, told):
+    read_grid(tmp_path / "g.toml", order=('"weight-bn-act"', '"weight-in-act"'))
+    code, out, errors = told("plan", tmp_path / "g.toml", "--store", tmp_path / "store")
+    assert (code, out) == (2, "")
+    assert errors.startswith(f"normorder: {tmp_path / 'g.toml'}: architecture mlp, data set digits: ")
+    assert "without space" in errors
+
+
 def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(SMOKE.parents[1])}
     environment.pop("RAY_ADDRESS", None)
