@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -195,7 +194,7 @@ def pass_through(model: nn.Module, x: torch.Tensor) -> None:
     seeds = len(next(model.parameters()))
     with kept(model):
         model.eval()
-        for batch in x.tensor_split(ceil(len(x) / EVALUATION_BATCH)):
+        for batch in x.split(EVALUATION_BATCH):
             for module in model.modules():
                 if isinstance(module, BatchNorm):
                     module.train(len(batch) > 1)  # one example has no variance
@@ -258,11 +257,11 @@ def gradients(model: nn.Module, cell: Cell, x: torch.Tensor, y: torch.Tensor) ->
         changes = _changes(model, losses, leaves, after, some(weights[1:], CHANGES))
     for weight, other in changes.items():
         gradient = old[names[weight]]
-        norm, dot = found[weight][0], (gradient * other).flatten(1).sum(1)
+        norm, dot = found[weight][0], (gradient.double() * other).flatten(1).sum(1)
         found[weight] += [_norm(other - gradient) / norm, dot / (norm * _norm(other))]
-    nothing = torch.full((seeds,), torch.nan, dtype=x.dtype, device=x.device)
+    nothing = torch.full((seeds,), torch.nan, dtype=torch.float64, device=x.device)
     return {
-        weight: torch.stack([*numbers, nothing, nothing][: len(OF_WEIGHTS)]).double().cpu().numpy()
+        weight: torch.stack([*numbers, nothing, nothing][: len(OF_WEIGHTS)]).cpu().numpy()
         for weight, numbers in found.items()
     }
 
@@ -311,5 +310,5 @@ def some(things: list, most: int) -> list:
 
 
 def _norm(x: torch.Tensor) -> torch.Tensor:
-    """L2 norm of each seed's part: (S,)"""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+    """L2 norm of each seed's part, float64 (S,): squares of what vanishes with depth are 0 in float32."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)

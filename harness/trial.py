@@ -48,7 +48,7 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
             over_space = any(isinstance(layer, GroupNorm) and layer.each_channel for layer in model.modules())
             if over_space or (cell.architecture, cell.dataset) not in tried:
                 tried.add((cell.architecture, cell.dataset))
-                x = shared_batch(torch.from_numpy(examples.x_val[:2].copy()), seeds=1)
+                x = shared_batch(torch.from_numpy(examples.x_train[:2].copy()), seeds=1)
                 logits = stack(model, [0])(x)
                 if logits.shape != (1, examples.classes, len(x[0, 0])):
                     raise ValueError(f"gives {tuple(logits.shape)} where (1, classes, batch) is due")

@@ -51,8 +51,24 @@ class Described(NamedTuple):
 
 def describe(x: torch.Tensor) -> Described:
     """What `layers` has of all values, of the first examples of x where there are more than MOST_VALUES."""
-    x = x[:, :, : max(1, MOST_VALUES // (x.shape[1] * prod(x.shape[3:])))]
-    flat = _in_memory(x)  # (S, n)
+    flat = _in_memory(_first(x))  # (S, n)
+    numbers = _numbers(flat)
+    vanished = numbers[1] == 0  # or constant: squares of small numbers are 0
+    if flat.dtype != torch.float64 and vanished.any():
+        numbers[:, vanished] = _numbers(flat[torch.from_numpy(vanished).to(x.device)].double())
+    places = _places(flat.shape[1])
+    sample = flat if places is None else flat.index_select(1, places.to(x.device))
+    sample = np.sort(sample.cpu().numpy(), axis=1)  # NumPy's is ten times as fast as torch's
+    return Described(numbers, _quantiles(sample), sample)
+
+
+def _first(x: torch.Tensor) -> torch.Tensor:
+    """The first examples, with at most MOST_VALUES of a seed."""
+    return x[:, :, : max(1, MOST_VALUES // (x.shape[1] * prod(x.shape[3:])))]
+
+
+def _numbers(flat: torch.Tensor) -> np.ndarray:
+    """NUMBERS of the rows of (S, n). float64 (len(NUMBERS), S)"""
     n = flat.shape[1]
     z, mean, inverse_sd = torch.native_layer_norm(flat, (n,), None, None, 0.0)
     squares = z * z
@@ -63,23 +79,22 @@ def describe(x: torch.Tensor) -> Described:
     with np.errstate(all="ignore"):
         sd = 1 / inverse_sd
         numbers = np.stack([mean, sd, third / n, fourth**2 / n, zeros / n, negative / n])  # the order of NUMBERS
-    constant = sd <= 8 * torch.finfo(x.dtype).eps * np.abs(mean)
+    constant = sd <= 8 * torch.finfo(flat.dtype).eps * np.abs(mean)
     numbers[2:4, constant] = np.nan  # rounding errors have no shape
     numbers[:, ~np.isfinite(mean)] = np.nan
-    places = _places(n)
-    sample = flat if places is None else flat.index_select(1, places.to(x.device))
-    sample = np.sort(sample.cpu().numpy(), axis=1)  # NumPy's is ten times as fast as torch's
-    return Described(numbers, _quantiles(sample), sample)
+    return numbers
 
 
 def spread(x: torch.Tensor) -> np.ndarray:
-    """Effective rank and mean cosine of the representations in x, the means over space: float64 (2, S).
+    """Effective rank and mean cosine of the representations in x, the means over space: float64 (2, S). Of x as `describe`.
 
     tr(M)² / tr(M²) is at most the rank of M, by Cauchy and Schwarz over its eigenvalues; Daneshmand et al. 2020
     (arXiv:2003.01652) follow the rank through networks. The mean cosine of all pairs follows from the sum of the B
     normalised vectors, whose square is B and the sum over ordered pairs. Vectors of length 0 are left out of it.
     """
+    x = _first(x)
     m = x.mean(tuple(range(3, x.ndim))) if x.ndim > 3 else x  # (S, C, B)
+    m = m / m.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(m.dtype).tiny)  # whose scale is of no matter here
     moments = m @ m.transpose(1, 2)
     lengths = (m * m).sum(1, keepdim=True).sqrt()  # (S, 1, B)
     total = (m * torch.where(lengths > 0, 1 / lengths, 0)).sum(2)  # (S, C)

@@ -131,6 +131,7 @@ def test_norms_at_stem_and_head_run_where_they_are_named(architecture):
             {"order": "weight-in-act", "activation": "leaky_relu:1"},
             "order weight-in-act: before the mean over space",
         ),
+        ("resnet", {"after_sum": "act-gn", "groups": 32}, "after_sum = act-gn: before the mean over space"),
         ("cnn", {"after_blocks": "in"}, "after_blocks = in: before the mean over space"),
         ("mlp", {"after_blocks": "in"}, "without space"),
         (

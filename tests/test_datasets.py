@@ -152,9 +152,14 @@ def test_the_cut_is_the_same_for_ever():
     assert places(data.x_val, data).tolist() == [6, 9, 39, 47, 49]
 
 
-def test_a_constant_channel_becomes_0():
-    examples = numbered()._replace(x_train=np.ones((50, 1)), x_test=np.ones((50, 1)))
-    assert not prepare("x", examples).x_test.any()
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e6 / 7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_channel_becomes_0_and_what_differs_from_it_keeps_its_distance(value, dtype):
+    x_test = np.full((50, 1), value, dtype)
+    x_test[0] += 2
+    data = prepare("x", numbered()._replace(x_train=np.full((50, 1), value, dtype), x_test=x_test))
+    assert np.abs(data.x_train).max() < 1e-9
+    assert data.x_test.ravel().tolist() == pytest.approx([2, *[0] * 49], abs=0.02)
 
 
 def test_each_channel_has_its_own_scale():

@@ -18,6 +18,7 @@ from grids import Cell, Probes
 from harness import probes
 from harness.architectures import build
 from harness.engine import COMPILED
+from harness.evaluation import evaluate
 from harness.initialisation import ACTIVATIONS
 from harness.layers import MAKE_ACTIVATION, MAXOUT_MAPS, block, network
 from harness.plan import Trial
@@ -172,6 +173,21 @@ def test_the_effective_rank_of_orthogonal_directions_is_their_number():
     assert spread(x.repeat(1, 1, 3))[0] == pytest.approx(rank)
     along = torch.from_numpy(np.outer(normal(16).numpy(), np.abs(normal(examples).numpy())))[None]
     assert spread(along)[:, 0] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e15])
+def test_numbers_whose_squares_float32_does_not_hold_are_described_as_others_are(scale):
+    x = normal(2, 4, 50, dtype=torch.float32)
+    small, plain = describe(x * scale).numbers, describe(x).numbers
+    np.testing.assert_allclose(small, plain * np.array([scale, scale, 1, 1, 1, 1])[:, None], rtol=2e-4)
+    np.testing.assert_allclose(spread(x * scale), spread(x), rtol=1e-4)
+
+
+def test_rank_and_cosine_are_of_the_examples_that_the_mean_is_of(monkeypatch):
+    monkeypatch.setattr("harness.values.MOST_VALUES", 4 * 9 * 20)
+    x = normal(2, 4, 50, 3, 3)
+    assert (spread(x) == spread(x[:, :, :20])).all()
+    assert (spread(x) != spread(x[:, :, :19])).all()
 
 
 def test_representations_of_length_0_have_no_cosine():
@@ -339,6 +355,39 @@ def test_drift_is_the_distance_of_the_sorted_values_in_the_sd_of_the_last_probe(
     plain = [stats.wasserstein_distance(a, b) / a.std() for a, b in zip(one, two, strict=True)]
     assert second[1, "input"]["drift"] == pytest.approx(plain, rel=1e-4)
     assert {site for (_, site), numbers in second.items() if not np.isnan(numbers["drift"]).all()} == {"input"}
+
+
+@pytest.mark.parametrize("examples", [1000, 1001, 1500, 2001])
+def test_a_network_that_nothing_changed_has_not_drifted(examples, blobs):
+    data = blobs(train=10 * examples)
+    assert len(data.x_val) == examples
+    cell = make(order="weight-act", depth=1)
+    model = network_of(cell, data.shape, dtype=torch.float32)
+    tensors = on_device(data, "cpu")
+    prober = probes.Prober(model, cell, tensors, [0, 1])
+    for epoch in (0, 1):
+        with prober.at(epoch):
+            evaluate(model, len(SEEDS), tensors["x_val"], tensors["y_val"])
+    first, second = map(by_site, prober.found)
+    for where, numbers in second.items():
+        assert (numbers["mean"] == first[where]["mean"]).all()
+        assert where[1] != "input" or not numbers["drift"].any()
+
+
+def test_the_norm_of_a_gradient_is_known_where_its_square_is_none(blobs):
+    data, cell = blobs(), make(order="weight-act", activation="sigmoid", depth=40)
+    found = probed(cell, data)[1, "weight"]
+    model = network_of(cell, data.shape)
+    x, y = torch.from_numpy(data.x_train[:10]).double(), torch.from_numpy(data.y_train[:10])
+    loss = (
+        F.cross_entropy(model(probes.shared_batch(x, len(SEEDS))), y.expand(len(SEEDS), -1), reduction="none")
+        .mean(1)
+        .sum()
+    )
+    (gradient,) = torch.autograd.grad(loss, [model.blocks[0].weight.weight])
+    norms = gradient.flatten(1).norm(dim=1)
+    assert (norms < 1e-22).all()
+    assert found["gradient_norm"] == pytest.approx(norms.numpy(), rel=0.01)
 
 
 # Gradients

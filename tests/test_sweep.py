@@ -186,6 +186,13 @@ def test_an_order_that_cannot_work_is_told_before_ray_starts(data, tmp_path, arc
         check_trainable(grid.cells(), small)
 
 
+def test_few_examples_are_no_reason_to_refuse_a_network(tmp_path, blobs):
+    data = blobs(train=10)
+    assert len(data.x_val) == 1
+    grid = read_grid(tmp_path / "g.toml")
+    check_trainable(grid.cells(), {"digits": data})
+
+
 def test_a_plan_tells_what_no_sweep_could_train(tmp_path, told):
     read_grid(tmp_path / "g.toml", order=('"weight-bn-act"', '"weight-in-act"'))
     code, out, errors = told("plan", tmp_path / "g.toml", "--store", tmp_path / "store")
