@@ -58,20 +58,21 @@ COLUMNS = (
 P_VALUES = ("p", "p_holm", "p_against", "p_against_holm")
 NUMBERS = ("margin", "estimate", "low", "high", *P_VALUES)
 METHOD = (
-    "Each claim compares two sides on cells that agree in everything else and on equal seeds. Differences are averaged over "
-    "the claim's cells within each seed; tests and 95 % intervals are over seeds, at least 5. A diverged run counts as its "
-    "worst outcome, except in claims about spread, which use finished pairs. Supported: the test rejects in the stated "
-    "direction, and beyond the margin where the claim has one; for a claim that a difference rises or falls, at every step; "
-    "for a claim of no difference, one-sided tests, on all and on finished pairs, show that it is within the margin. "
-    "Contradicted: the test rejects in the other direction, along a field at some step; the interval lies wholly beyond the "
-    "margin; or what is stated to be clear lies within it. p values are adjusted by Holm over all covered claims, tests of "
-    "a difference and tests of lying within a margin each as a family: in each, some false rejection has probability at "
-    "most alpha. A claim that its mean supports or contradicts is undecided if some cell alone shows the opposite (Holm "
-    "over the claim's cells), or if its mean lies within the margin while cells alone differ from 0 with opposite signs, or "
-    "vary, and not each lies within it. Where a field is searched, a claim that names it is judged at all its values, on "
-    "the tuning seeds unless fresh ones were trained at all of them, any other on fresh seeds at the value chosen for each "
-    "arm. A verdict is about the data sets and recipes of "
-    "this grid, not about those of the source."
+    "Each claim compares two sides on cells that agree in everything else and on equal seeds; of a side with several "
+    "values each is compared. Differences are averaged over the claim's cells within each seed; tests and 95 % "
+    "intervals are over seeds, at least 5. A diverged run counts as its worst outcome, except in claims about spread, "
+    "which use finished pairs. Supported: the test rejects in the stated direction, and beyond the margin where the "
+    "claim has one; for a claim that a difference rises or falls, at every step; for a claim of no difference, "
+    "one-sided tests, on all and on finished pairs, show that it is within the margin. Contradicted: the test rejects "
+    "in the other direction, along a field at some step; the interval lies wholly beyond the margin; or what is "
+    "stated to be clear lies within it. p values are adjusted by Holm over all covered claims, tests of a difference "
+    "and tests of lying within a margin each as a family: in each, some false rejection has probability at most "
+    "alpha. A claim that its mean supports or contradicts is undecided if some cell alone shows the opposite (Holm "
+    "over the claim's cells), or if its mean lies within the margin while cells alone differ from 0 with opposite "
+    "signs, or vary, and not each lies within it. Where a field is searched, a claim that names it is judged at all "
+    "its values, on the tuning seeds unless fresh ones were trained at all of them, any other on fresh seeds at the "
+    "value chosen for each arm. A verdict is about the data sets and recipes of this grid, not about those of the "
+    "source."
 )
 
 Array = np.ndarray
@@ -86,12 +87,13 @@ class Adjusted(NamedTuple):
 
 
 def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> Results | None:
-    """Results at all values of what is searched, with measures of curves; None if no claim names it.
+    """Results at all values of what is searched, with measures of curves; None if no claim names it, or some were dropped.
 
     They are of the seeds that more of the cells have: the tuning seeds where fresh ones were trained only where they were
     chosen, which nothing is selected for here.
     """
-    if not any(claim.named & set(gathered.grid.searched) for claim in claims):
+    halved = gathered.grid.seeds.halving  # after which only those are there that did best
+    if halved or not any(claim.named & set(gathered.grid.searched) for claim in claims):
         return None
     runs = gathered.runs
     tunes, finished = runs["seed"] >= TUNING_FROM, runs["status"].isin(FINISHED)
@@ -151,7 +153,8 @@ def _evidence(claims: Iterable[Claim], results: Results, everywhere: Results | N
     for claim in claims:
         named = sorted(claim.named & chosen)
         at = places[bool(named)]
-        found.append(evidence(claim, *at) if at else f"needs results at every {' and '.join(named)}")
+        dropped = ", of which halving drops some" if results.grid.seeds.halving else ""
+        found.append(evidence(claim, *at) if at else f"needs results at every {' and '.join(named)}{dropped}")
     return found
 
 

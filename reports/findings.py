@@ -157,8 +157,13 @@ def _alone(claim: Claim, of: Measure, data: Evidence, numbers: Judged, decision:
     if len(told) < 2:
         return f"; alone {told[0]}" if told else ""
     apart = [name for name in fields if not set(data.rows[name][supporting]) & set(data.rows[name][opposing])]
-    on = " and ".join(apart) or f"several of {', '.join(fields)} together"
+    on = " and ".join(_fields(apart)) or f"several of {', '.join(_fields(fields))} together"
     return f"; it depends on {on}: {'; '.join(told)}"
+
+
+def _fields(columns: list[str]) -> list[str]:
+    """The fields of these columns of Evidence.rows, each once."""
+    return list(dict.fromkeys(name.removesuffix("_first").removesuffix("_second") for name in columns))
 
 
 def _cells(rows: pd.DataFrame, fields: list[str]) -> str:

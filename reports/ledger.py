@@ -28,7 +28,7 @@ KEYS = {
     "source": "author, year, title or repository",
     "statement": "what is claimed, in your own words",
     "cells": "field = value, list of values, or range as in { least = 4, most = 8 }; other fields are free",
-    "first": "fields of the first side, written likewise; several values are averaged within each seed",
+    "first": "fields of the first side, written likewise; each of several values is compared, none may show the opposite",
     "second": "the same fields of the second side, with other values",
     "metric": f"a metric column of `runs`, a derived measure, or {FORM}",
     "expected": "what first − second does if the claim is right",

@@ -1,7 +1,8 @@
 """From a claim and a store to outcomes: which cells have both of its sides, and first − second of every seed there.
 
-A claim's cells differ in what it leaves free. Each is a comparison of its own; those that differ only in the field
-`over` stand in one row. A field whose value was chosen for each arm is NaN in every cell, so that all agree in it.
+A claim's cells differ in what it leaves free, and in the values of a side that has several. Each is a comparison of its
+own; those that differ only in the field `over` stand in one row. A field whose value was chosen for each arm is NaN in
+every cell, so that all agree in it.
 """
 
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def evidence(claim: Claim, results: Results, design: Design) -> Evidence | str:
         return f"needs {matched}"
     slots, apart = matched
     levels = _levels(slots, claim.over)
-    rest = [name for name in _common(claim) if name != claim.over]
+    rest = [name for name in (*_common(claim), *_several(claim, slots)) if name != claim.over]
     slots["row"] = slots.groupby(rest, sort=False, dropna=False).ngroup()
     rows = slots.drop_duplicates("row")[rest].reset_index(drop=True)
     column = (slots["row"] * len(levels) + (slots[claim.over].map(levels.index) if claim.over else 0)).to_numpy()
@@ -97,11 +98,17 @@ def _common(claim: Claim) -> list[str]:
     return [name for name in FIELDS if name not in claim.first and name != claim.range_over]
 
 
+def _several(claim: Claim, slots: pd.DataFrame) -> list[str]:
+    """The columns of sides that have several values here, lest their mean hide that they differ."""
+    columns = [f"{name}_{side}" for side in SIDES for name in claim.first]
+    return [name for name in columns if slots[name].nunique() > 1]
+
+
 def _match(claim: Claim, cells: pd.DataFrame) -> tuple[pd.DataFrame, int] | str:
     """Pairs of cells that are compared, and the number of comparisons left apart; or what the grid lacks.
 
     A row a pair: the fields in common, those of the sides as <field>_first and <field>_second, and `first`, `second`, the
-    numbers of the cells. Where a side allows several values, a comparison has several pairs.
+    numbers of the cells.
     """
     chosen = np.ones(len(cells), bool)
     lacking = []

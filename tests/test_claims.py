@@ -308,15 +308,31 @@ def test_a_cell_that_rises_at_every_step_keeps_a_rise_from_being_contradicted(tm
     assert row["verdict"] == "undecided"
 
 
-def test_several_values_of_a_side_are_averaged_within_seeds(tmp_path):
+def test_each_of_several_values_of_a_side_is_compared(tmp_path):
     def value(cell, seed):
         return 0.5 + {NONE: 0, BEFORE: 0.02, AFTER: 0.06}[cell.order] + 0.001 * noise(cell, seed)
 
     which = claim(first=of(order=[BEFORE, AFTER]), second=of(order=NONE))
     row = one(tmp_path, which, {"order": [NONE, BEFORE, AFTER]}, value)
     assert row["estimate"] == pytest.approx(0.04, abs=0.002)
-    assert row["cells"] == 1
+    assert (row["verdict"], row["cells"]) == ("supported", 2)
     assert f"{BEFORE} or {AFTER} − {NONE}" in row["reason"]
+
+
+@pytest.mark.parametrize("expected", ["greater", "less", "not_greater"])
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_one_value_of_a_side_that_shows_the_opposite_is_not_hidden_by_the_others(tmp_path, expected, side):
+    sign = 1 if (expected == "greater") == (side == "first") else -1
+
+    def value(cell, seed):
+        return 0.5 + sign * {NONE: 0, BEFORE: 0.3, AFTER: -0.1}[cell.order] + 0.001 * noise(cell, seed)
+
+    sides = {side: of(order=[BEFORE, AFTER]), "first" if side == "second" else "second": of(order=NONE)}
+    which = claim(expected, **sides, **({"margin": 0.01} if expected == "not_greater" else {}))
+    row = one(tmp_path, which, {"order": [NONE, BEFORE, AFTER]}, value)
+    assert row["verdict"] == "undecided"
+    assert "it depends on order: " in row["reason"]
+    assert AFTER in row["reason"].partition("depends on order")[2]
 
 
 def test_a_range_is_that_of_each_seed(tmp_path):
@@ -806,7 +822,7 @@ def test_sides_may_differ_in_any_fields(tmp_path):
 
     which = claim(first=of(batch=Allowed(least=64)), second=of(batch=Allowed(most=16)))
     row = one(tmp_path, which, {"batch": [8, 16, 32, 64]}, value)
-    assert (row["verdict"], row["cells"]) == ("supported", 2)  # of the two orders
+    assert (row["verdict"], row["cells"]) == ("supported", 4)  # two orders, and 8 and 16
     assert "batch at least 64 − batch at most 16 in test accuracy" in row["reason"]
 
 
@@ -896,6 +912,17 @@ def test_where_fresh_seeds_were_trained_only_as_chosen_the_tuning_seeds_judge_cl
     assert row["estimate"] == pytest.approx(0.05, abs=0.01)
 
 
+def test_where_candidates_are_halved_no_claim_about_all_values_is_judged_on_those_that_are_left(tmp_path):
+    results = results_of(tmp_path, {}, effects(0.1), rates=[0.01, 0.1])
+    seeds = results.grid.seeds.model_copy(update={"halving": 2})
+    halved = results._replace(grid=results.grid.model_copy(update={"seeds": seeds}))
+    which = claim(first=of(lr=0.1), second=of(lr=0.01), cells=of(order=AFTER))
+    everywhere = at_every_value([which], halved, Store(tmp_path / "store"))
+    row = judge([which, claim(id="other")], select(halved).results, everywhere).set_index("id")
+    assert row["reason"]["x"] == "Needs results at every lr, of which halving drops some."
+    assert row["verdict"].to_dict() == {"x": "not covered", "other": "supported"}
+
+
 def test_values_of_a_searched_field_that_the_grid_lacks_are_told_beside_those_that_it_has(tmp_path):
     which, store = claim(cells=of(lr=0.3)), Store(tmp_path / "store")
     results = results_of(tmp_path, {}, effects(0.1), rates=[0.01, 0.1])
@@ -973,13 +1000,14 @@ def test_an_arm_that_diverged_counts_as_guessing(tmp_path):
     assert f"{SEEDS} pairs with a diverged run counted at the worst outcome." in row["reason"]
 
 
-def test_a_diverged_run_is_as_bad_as_the_worst_of_all_values_of_its_side(tmp_path):
+def test_a_diverged_run_is_as_bad_as_the_worst_of_the_two_cells_that_are_compared(tmp_path):
     def value(cell, seed):
         return "diverged" if cell.order == AFTER and seed == 0 else {NONE: 0.1, BEFORE: 7.0, AFTER: 0.1}[cell.order]
 
     which = claim(metric="test_loss", first=of(order=[BEFORE, AFTER]), second=of(order=NONE))
     row = one(tmp_path, which, {"order": [NONE, BEFORE, AFTER]}, value)
-    assert row["estimate"] == pytest.approx((7.0 + (7.0 + (SEEDS - 1) * 0.1) / SEEDS) / 2 - 0.1)
+    after = (math.log(CLASSES) + (SEEDS - 1) * 0.1) / SEEDS
+    assert row["estimate"] == pytest.approx((7.0 + after) / 2 - 0.1)
 
 
 def test_arms_that_both_diverge_are_not_equivalent(tmp_path):
