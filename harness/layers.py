@@ -1,6 +1,7 @@
 """Layers that train S seeds at once in the layout of harness/layout.py, and the block that an order names."""
 
 from collections import OrderedDict
+from itertools import takewhile
 from math import prod
 
 import numpy as np
@@ -13,7 +14,7 @@ from harness import NORMS
 from harness.drawing import initial
 from harness.initialisation import gain, parse
 from harness.layout import Layer, channels_last, copied, fold, unfold
-from harness.normalizations import GroupNorm, normalization
+from harness.normalizations import GroupNorm, Normalization, normalization
 
 MAXOUT_MAPS = 2  # k, the linear maps of which maxout takes the maximum
 
@@ -134,7 +135,7 @@ class _MaxoutTwin(nn.Module):
     """torch.nn has no maxout. (B, 2·C, *space) -> (B, C, *space)"""
 
     def forward(self, x):
-        return x.unflatten(1, (MAXOUT_MAPS, -1)).amax(1)
+        return x.unflatten(1, (MAXOUT_MAPS, -1)).max(1).values  # at a tie the gradient of the first, as in Maxout
 
 
 class LeCunTanh(nn.Module):
@@ -371,9 +372,10 @@ def _check_end(cell: Cell, blocks: nn.Module, after: nn.Sequential, residual: bo
     *_, last = (each for each in blocks.modules() if isinstance(each, Block))
     end, where = (blocks[-1].after, f"after_sum = {cell.after_sum}") if residual else (last, f"order {cell.order}")
     layers = [(layer, where) for layer in end] + [(layer, f"after_blocks = {cell.after_blocks}") for layer in after]
-    *_, (layer, where) = [(None, where), *(each for each in layers if not _passes_on(each[0]))]
-    if isinstance(layer, GroupNorm) and layer.each_channel:
-        raise ValueError(
-            f"{where}: before the mean over space each channel is normalized over space, of which that leaves nothing but "
-            "the shift, so that logits would ignore the example"
-        )
+    acting = reversed([each for each in layers if not _passes_on(each[0])])
+    for layer, where in takewhile(lambda each: isinstance(each[0], Normalization), acting):  # which keep a mean of 0
+        if isinstance(layer, GroupNorm) and layer.each_channel:
+            raise ValueError(
+                f"{where}: before the mean over space each channel is normalized over space, of which that leaves nothing "
+                "but the shift, so that logits would ignore the example"
+            )

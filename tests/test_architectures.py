@@ -134,6 +134,7 @@ def test_norms_at_stem_and_head_run_where_they_are_named(architecture):
         ("resnet", {"after_sum": "act-gn", "groups": 32}, "after_sum = act-gn: before the mean over space"),
         ("cnn", {"after_blocks": "in"}, "after_blocks = in: before the mean over space"),
         ("mlp", {"after_blocks": "in"}, "without space"),
+        ("cnn", {"order": "weight-act-in", "after_blocks": "bn"}, "order weight-act-in: before"),
         (
             "cnn",
             {"order": "weight-act-in", "after_blocks": "act", "activation": "identity"},
