@@ -171,9 +171,7 @@ def random_cell(rng):
         stem_norm=rng.choice(["none", "none", *harness.NORMS]),
         head_norm=rng.choice(["none", "none", *harness.NORMS]),
         pool=rng.choice(["after", "before"]),
-        init=rng.choice(
-            ["he", "xavier"] if name == "maxout" else ["he", "xavier", "orthogonal"]
-        ),  # of width 1 maps tie
+        init=rng.choice(["he", "xavier", "orthogonal"]),
         init_gain=rng.choice([1, 0.3]),
         branch_end=rng.choice(["order", "norm", "weight"]),
         after_sum=rng.choice(["none", "bn"] if name == "maxout" else ["none", "act", "bn", "bn-act", "act-bn"]),
