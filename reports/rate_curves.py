@@ -46,7 +46,8 @@ def sentences(selected: Selected) -> list[str]:
     values = "; ".join(f"{name(field)} {', '.join(map(setting, grid.nuisance[field]))}" for field in grid.searched)
     words = [
         f"Every comparison is made {how(grid)}. Tried: {values}, by all arms.",
-        f"At an edge of what was tried, beyond which a better one may lie: {arms['at_edge'].sum()} of {len(arms)} choices. "
+        f"At an edge of what was tried, beyond which a better value may lie: {arms['at_edge'].sum()} of {len(arms)} "
+        f"choices{', in some field' if len(grid.searched) > 1 else ''}. "
         f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds: "
         f"{arms['uncertain'].sum()}.",
     ]
