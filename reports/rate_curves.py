@@ -48,8 +48,8 @@ def sentences(selected: Selected) -> list[str]:
         f"Every comparison is made {how(grid)}. Tried: {values}, by all arms.",
         f"At an edge of what was tried, beyond which a better value may lie: {arms['at_edge'].sum()} of {len(arms)} "
         f"choices{', in some field' if len(grid.searched) > 1 else ''}. "
-        f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds: "
-        f"{arms['uncertain'].sum()}.",
+        f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds or no better than "
+        f"another: {arms['uncertain'].sum()}.",
     ]
     words += _halved(selected.results)
     lost, diverged, planned = tried["missing"].sum(), tried["diverged"].sum(), grid.seeds.tuning * len(tried)

@@ -102,7 +102,7 @@ def select(results: Results) -> Selected:
     shares = frequencies(scores)
     found, several = best >= 0, search.exists.sum(0) > 1
     at_edge = found & several & _at_edge(search, best)
-    uncertain = found & several & (_at(shares, best) < SURE)
+    uncertain = found & several & ((_at(shares, best) < SURE) | _tied(scores))
     m = st.moments(outcomes.reshape(len(outcomes), -1))
     n, mean, low, high = (each.reshape(shares.shape) for each in (m.n, m.mean, *st.t_interval(m)))
     tried = {
@@ -114,6 +114,8 @@ def select(results: Results) -> Selected:
         "frequency": _at(shares, best), "at_edge": at_edge.any(0), "uncertain": uncertain,
         "reason": np.where(found, "", "no tuning run of some value finished"),
     }  # fmt: skip
+    tunings = [(rung.outcomes, rung.diverged) for rung in results.rungs] or [(outcomes, diverged)]
+    sound = np.any([(np.isfinite(values) & ~lost).any((0, 1)) for values, lost in tunings], axis=0)
     label = ", ".join(search.fields)
     few = found & several & (chosen["n"] < FEWEST_TUNING)
     remarks = tuple(
@@ -121,6 +123,7 @@ def select(results: Results) -> Selected:
         for note, where in (
             *zip([f"{field} at edge" for field in search.fields], at_edge, strict=True),
             (f"{label} uncertain", uncertain),
+            (f"{label} diverged at every value", found & several & ~sound),
             (f"{label} from fewer than {FEWEST_TUNING} seeds", few),
         )
     )
@@ -151,6 +154,12 @@ def frequencies(scores: Array, draws: int = DRAWS) -> Array:
         for c in range(len(shares)):
             shares[c, :, first : first + block] = np.tensordot(times, chosen == c, 1) / draws
     return shares
+
+
+def _tied(scores: Array) -> Array:
+    """Whether several candidates have the best mean, so that the first of them is no better. (T, C, O, P) -> (O, P)"""
+    mean = selection.means(np.ones((1, len(scores))), scores)[0]
+    return ((mean == mean.max(0)) & np.isfinite(mean)).sum(0) > 1
 
 
 def _at(values: Array, best: Array) -> Array:

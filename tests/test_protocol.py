@@ -476,6 +476,19 @@ def test_a_value_is_at_the_edge_of_all_that_were_tuned_not_of_those_that_are_lef
     assert chosen["at_edge"].to_dict() == {BEFORE: False, AFTER: True}
 
 
+def test_a_value_that_diverges_only_when_trained_for_longer_did_not_at_every_one(tmp_path):
+    class Late(Nature):
+        def __call__(self, cell, seed):
+            return "diverged" if cell.order == AFTER or cell.epochs == 10 else 0.5 + cell.lr / 10
+
+    grid, store = searching(tmp_path, halving=2, activations=("relu",)), Store(tmp_path / "store")
+    swept(grid, store, Late())
+    selected = select(gather(grid, store))
+    assert selected.chosen["uncertain"].all()
+    [marked] = [arms for note, arms in selected.results.remarks if note == "lr diverged at every value"]
+    assert {order for _, order in marked} == {AFTER}
+
+
 # Grids
 
 

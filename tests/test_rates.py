@@ -283,10 +283,35 @@ def test_a_diverged_loss_is_the_worst_of_all_rates_and_arms_of_the_cell(tmp_path
     assert tried.loc[(BEFORE, 0.1), "mean"] == pytest.approx((4 * 0.3 + 9.0) / 5)
 
 
-def test_where_every_rate_diverges_the_smallest_is_chosen(tmp_path):
-    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, is_tuning, "diverged"))
-    assert chosen_rates(selected) == {BEFORE: 0.01, AFTER: 0.01}
-    assert compare(selected.results, ["test_accuracy"])["n"].tolist() == [FRESH]
+def test_where_every_rate_diverges_the_smallest_is_chosen_which_is_noted(tmp_path):
+    def lost(r):
+        return is_tuning(r) and r["cell"].order == AFTER
+
+    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, lost, "diverged"))
+    assert chosen_rates(selected) == {BEFORE: 0.1, AFTER: 0.01}
+    frame = compare(selected.results, ["test_accuracy"])
+    assert frame["n"].tolist() == [FRESH]
+    assert {"lr uncertain", "lr diverged at every value"} <= set(frame["notes"][0].split("; "))
+    assert selected.chosen.set_index("order")["uncertain"].to_dict() == {BEFORE: False, AFTER: True}
+
+
+@pytest.mark.parametrize("at", [(AFTER, 0.01), (AFTER, 0.1)])
+def test_a_single_tuning_run_that_did_not_diverge_is_a_value_at_which_not_all_did(tmp_path, at):
+    def lost(r):
+        return is_tuning(r) and r["cell"].order == AFTER and key(r) != (*at, TUNING_FROM + 1)
+
+    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, lost, "diverged"))
+    assert "diverged at every value" not in compare(selected.results, ["test_accuracy"])["notes"][0]
+
+
+@pytest.mark.parametrize(("worse", "noted"), [(0.0, True), (0.001, False)])
+def test_a_choice_among_equals_is_uncertain_though_every_resample_takes_the_first(tmp_path, worse, noted):
+    means = {(order, rate): 0.8 for order in (BEFORE, AFTER) for rate in (0.01, 0.1)}
+    selected = select_planted(tmp_path, {**means, (BEFORE, 0.1): 0.8 - worse, (AFTER, 0.1): 0.7}, sd=0)
+    chosen = selected.chosen.set_index("order")
+    assert chosen["frequency"].tolist() == [1, 1]
+    assert chosen["uncertain"].to_dict() == {BEFORE: noted, AFTER: False}
+    assert ("lr uncertain" in compare(selected.results, ["test_accuracy"])["notes"][0].split("; ")) == noted
 
 
 def test_nothing_is_chosen_in_an_arm_that_has_no_tuning_run_of_some_rate(tmp_path):
@@ -625,7 +650,7 @@ def test_the_sentences_say_how_rates_were_chosen_and_how_far_to_trust_them(tmp_p
         "compared on 20 fresh seeds). Tried: learning rate 0.01, 0.1, by all arms."
     )
     assert said[1].startswith("At an edge of what was tried, beyond which a better value may lie: 2 of 2 choices.")
-    assert "in less than 80 % of 2,000 resamples of the tuning seeds: " in said[1]
+    assert "in less than 80 % of 2,000 resamples of the tuning seeds or no better than another: " in said[1]
     assert said[2] == "Of 20 tuning runs 1 are missing; 2 diverged, and count as the worst outcome."
     assert len(said) == 3
 
