@@ -454,9 +454,11 @@ def test_a_report_says_how_candidates_were_halved_and_whom_that_favours(tmp_path
     swept(grid, store, Nature(6))
     selected = select(gather(grid, store))
     said = " ".join(sentences(selected))
-    assert "the best 1/2 of them going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs;" in said
-    assert "This favours arms that start fast" in said
-    assert "of 160 runs on the rungs before, " in said.lower()
+    assert (
+        "the best 1/2 of them going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs; the choice is among the last. "
+        "This favours arms that start fast"
+    ) in said
+    assert "Of 200 tuning runs on all rungs " in said
     steps = selected.rungs.groupby("epochs")
     assert steps.size().to_dict() == {3: 20, 5: 12}
     assert steps["goes_on"].sum().to_dict() == {3: 12, 5: 8}
@@ -465,6 +467,54 @@ def test_a_report_says_how_candidates_were_halved_and_whom_that_favours(tmp_path
     [cell] = [c for c in grid.cells() if (c.order, c.activation, c.lr) == (row["order"], row["activation"], row["lr"])]
     values = [Nature(6)(cell.model_copy(update={"epochs": 3}), seed) for seed in grid.seeds.tunes]
     assert row["mean"] == pytest.approx(mean_of(values))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "steps", "fewer"),
+    [
+        ([0.01], "up to 6 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs", False),
+        ([0.01, 0.03], "6 with 3 epochs, up to 4 with 5 epochs, 2 with 10 epochs", True),
+        ([0.01, 0.03, 0.1, 0.3], "6 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs", True),
+    ],
+)
+def test_cells_with_fewer_candidates_are_told_apart_where_that_changes_their_rungs(tmp_path, left_out, steps, fewer):
+    exclude = f"exclude = [{{activation = 'tanh', lr = {left_out}}}]\n"
+    grid = searching(tmp_path, f"lr = {[*RATES, 3.0]}", halving=2, before=exclude)
+    swept(grid, store := Store(tmp_path / "store"), Nature(6))
+    said = " ".join(sentences(select(gather(grid, store))))
+    assert f"going on: {steps};" in said
+    assert ("Cells with fewer candidates climb fewer rungs, the last ones." in said) == fewer
+
+
+def test_tuning_runs_that_cells_with_other_epochs_share_are_counted_once_as_status_does(tmp_path):
+    text = (
+        searching(tmp_path, halving=2).text.replace("epochs = 10", "").replace("depth  ", "epochs = [5, 10]\ndepth  ")
+    )
+    (tmp_path / "study.toml").write_text(text)
+    grid, store = (
+        Grid.read(tmp_path / "study.toml", {**harness.choices(), "metric": METRICS}),
+        Store(tmp_path / "store"),
+    )
+    swept(grid, store, Nature(3))
+    fates = overview(grid, store).by_value["seeds", TUNING]
+    said = (
+        f"Of {sum(fates.values())} tuning runs on all rungs {fates['failed']} are missing; {fates['diverged']} diverged, "
+        "and count as the worst outcome."
+    )
+    assert said in sentences(select(gather(grid, store)))
+
+
+def test_of_arms_that_are_on_their_way_it_is_said_that_some_rung_lacks_runs(tmp_path):
+    grid, store = searching(tmp_path, halving=2, activations=("relu",)), Store(tmp_path / "store")
+    tuning = swept(grid, Store(tmp_path / "whole"), nature := Nature(failed=0, diverged=0))[:-1]
+    lacking = tuning[-1][0].cell
+    fill(store, [nature.row(*each) for runs in tuning for each in runs if each.cell != lacking])
+    said = sentences(select(gather(grid, store)))
+    assert "going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs;" in said[2]
+    assert said[3:] == [
+        "Of 100 tuning runs on all rungs 5 are missing; 0 diverged, and count as the worst outcome.",
+        "Without a finished tuning run of some value on some rung, so that nothing is chosen or compared: 1 of 2.",
+    ]
 
 
 def test_a_value_is_at_the_edge_of_all_that_were_tuned_not_of_those_that_are_left(tmp_path):

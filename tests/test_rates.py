@@ -651,8 +651,14 @@ def test_the_sentences_say_how_rates_were_chosen_and_how_far_to_trust_them(tmp_p
     )
     assert said[1].startswith("At an edge of what was tried, beyond which a better value may lie: 2 of 2 choices.")
     assert "in less than 80 % of 2,000 resamples of the tuning seeds or no better than another: " in said[1]
-    assert said[2] == "Of 20 tuning runs 1 are missing; 2 diverged, and count as the worst outcome."
+    assert said[2] == "Of 20 tuning runs 1 is missing; 2 diverged, and count as the worst outcome."
     assert len(said) == 3
+
+
+def test_values_that_some_cells_lack_are_not_said_to_be_tried_everywhere(tmp_path):
+    grid = searching(tmp_path, depths=(2, 4), exclude="exclude = [{ depth = 2, lr = 0.1 }]\n")
+    said = sentences(select(results_of(tmp_path, grid, planted(grid, CROSSED))))
+    assert "Tried: learning rate 0.01, 0.1, but for what the grid excludes, by all arms of a cell alike." in said[0]
 
 
 def test_of_a_fixed_rate_nothing_is_said_or_drawn(tmp_path):
