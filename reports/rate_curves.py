@@ -15,7 +15,7 @@ from reports.figures import MOST_PANELS, STYLE, arm_colours
 from reports.measures import measure
 from reports.outcomes import Results
 from reports.rates import DRAWS, SURE, Selected, validation
-from reports.words import label, setting
+from reports.words import enumerated, label, setting
 from results.protocol import rungs
 
 NAMES = {"lr": "learning rate"}
@@ -34,7 +34,7 @@ def how(grid: Grid) -> str:
         return ""
     by = validation(grid.analysis.primary.metric).title.replace("val ", "validation ")
     return (
-        f"at each arm's selected {' and '.join(map(name, grid.searched))} (chosen by {by} over "
+        f"at each arm's selected {enumerated([*map(name, grid.searched)])} (chosen by {by} over "
         f"{grid.seeds.tuning} tuning seeds; "
         f"compared on {grid.seeds.count} fresh seeds)"
     )

@@ -412,6 +412,20 @@ def test_a_plan_says_what_chooses_and_how_much_may_follow_and_then_what_was_chos
     assert "chosen: weight-bn-act lr 0.3; weight-act-bn lr 0.03\n  finished 50, failed 0, to do 6\n" in out
 
 
+def test_a_plan_and_status_and_a_report_write_a_chosen_value_alike(tmp_path, told):
+    searched = "lr = [0.1, 1000000.0]\naffine = [true, false]\nmomentum = [0.9, 0.0]"
+    grid, store = searching(tmp_path, searched, activations=("relu",)), Store(tmp_path / "store")
+    swept(grid, store, Nature(failed=0, diverged=0, better=lambda cell: (cell.lr > 1) - cell.affine - cell.momentum))
+    _, planned, _ = told("plan", tmp_path / "study.toml", "--store", store.path)
+    assert "chosen: weight-bn-act lr 1e+06, affine false, momentum 0; weight-act-bn lr 1e+06, affine" in planned
+    lines = [" ".join(line.split()) for line in told("status", store.path, tmp_path / "study.toml")[1].splitlines()]
+    assert "lr 1e+06 46 0 0 0" in lines
+    assert "affine true 40 0 0 0" in lines
+    said = sentences(select(gather(grid, store)))
+    assert "selected learning rate, affine and momentum (" in said[0]
+    assert "Tried: learning rate 0.1, 1e+06; affine true, false; momentum 0.9, 0, by all arms." in said[0]
+
+
 def test_a_plan_that_halves_says_how_many_cells_each_rung_has(tmp_path, capsys):
     tell(look(searching(tmp_path, halving=2), Store(tmp_path / "store"), DATA), [], 1)
     out = capsys.readouterr().out

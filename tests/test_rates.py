@@ -14,7 +14,7 @@ from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, read
 
 import harness
 from grids import FIELDS, TUNING_FROM, Cell, Grid
-from reports import export, figures, page
+from reports import export, figures, page, sections
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
 from reports.measures import measure
@@ -445,6 +445,9 @@ def test_several_fields_are_chosen_together(tmp_path):
     assert {"weight_decay at edge", "lr at edge"} <= set(notes)
     assert "selected weight decay and learning rate (" in how(selected.results.grid)
     assert rate_curves(selected, []) is not None
+    titles = []
+    sections.chosen_rates(selected, [], lambda figure, name, title, about: titles.append(title))
+    assert titles == ["What weight decay and learning rate were chosen by"]
 
 
 # How far a choice can be trusted
