@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import harness
-from grids import Grid, WrongUse
+from grids import Grid, WrongUse, setting
 from harness import datasets
 from harness.apart import Lost, apart, ignore_signals, interruptible
 from harness.plan import PlanError, group
@@ -328,7 +328,7 @@ def status_command(
         table.add_column(fate, justify="right")
     table.add_row("all", *(f"{found.total[fate]:,}" for fate in FATES))
     for (field, value), counts in found.by_value.items():
-        table.add_row(f"{field} {value}", *(f"{counts[fate]:,}" for fate in FATES))
+        table.add_row(f"{field} {setting(value)}", *(f"{counts[fate]:,}" for fate in FATES))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for (fate, reason), count in found.reasons.items():
         print(f"{count:,} {fate}: {reason}")

@@ -216,6 +216,13 @@ class Cell(BaseModel):
         return tuple((name, value) for name, value in self.__dict__.items() if name not in names)
 
 
+def setting(value: str | bool | float) -> str:
+    """The value of a field as a grid file has it, but for quotes: 0.1, 1e+06, true, cosine."""
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+
+
 FIELDS = tuple(Cell.model_fields)
 DIGITS = 16  # hexadecimal, of every id
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from grids import Grid
+from grids import Grid, setting
 from harness.datasets import Data
 from harness.engine import COMPILED
 from harness.plan import Plan, Trial, make_plan
@@ -76,9 +76,11 @@ def _choices(grid: Grid, plan: Plan) -> list[str]:
     told = [name for name, values in grid.axes.items() if len(values) > 1 and name != "order"]
     lines: dict[tuple, list[str]] = {}
     for cell in plan.stages[-1].cells:
-        values = ", ".join(f"{name} {getattr(cell, name)}" for name in grid.searched)
+        values = ", ".join(f"{name} {setting(getattr(cell, name))}" for name in grid.searched)
         lines.setdefault(tuple(getattr(cell, name) for name in told), []).append(f"{cell.order} {values}")
-    found = [f"chosen{': ' if told else ''}{', '.join(map(str, key))}: {'; '.join(of)}" for key, of in lines.items()]
+    found = [
+        f"chosen{': ' if told else ''}{', '.join(map(setting, key))}: {'; '.join(of)}" for key, of in lines.items()
+    ]
     if len(found) > MOST_LINES:
         found[MOST_LINES:] = [f"and for {len(found) - MOST_LINES:,} more cells, which the report has"]
     return found

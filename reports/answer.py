@@ -7,7 +7,7 @@ import pandas as pd
 
 from grids import Grid
 from reports.measures import measure
-from reports.words import VERDICTS, amount, difference, label, minus, seeds
+from reports.words import VERDICTS, amount, counted, difference, label, minus, seeds
 
 
 def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str, object]:
@@ -30,7 +30,7 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     elif len(different):
         winner, loser = (first, second) if len(for_first) else (second, first)
         headline = (
-            f"In {of.title}, {winner} is better than {loser} in {len(different)} of {count} comparisons; "
+            f"In {of.title}, {winner} is better than {loser} in {len(different)} of {counted(count, 'comparison')}; "
             "none is different the other way."
         )
     elif len(same):
@@ -55,7 +55,7 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
     }
     return {
         "headline": headline, "counts": counts, "metric": of.title, "contrast": contrast,
-        "sentence": f"Of {count} comparisons ({seeds(family)} paired seeds each; {within}): {words}.",
+        "sentence": f"Of {counted(count, 'comparison')} ({seeds(family)} paired seeds each; {within}): {words}.",
         "lists": {title: items for title, items in lists.items() if items},
     }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """What a reader is shown of the choice of learning rates: sentences, and the whole curve of every arm."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -13,7 +15,8 @@ from reports.figures import MOST_PANELS, STYLE, arm_colours
 from reports.measures import measure
 from reports.outcomes import Results
 from reports.rates import DRAWS, SURE, Selected, validation
-from reports.words import label, setting
+from reports.words import enumerated, label, setting
+from results.protocol import rungs
 
 NAMES = {"lr": "learning rate"}
 WIDE = 4  # panels beside one another
@@ -31,7 +34,7 @@ def how(grid: Grid) -> str:
         return ""
     by = validation(grid.analysis.primary.metric).title.replace("val ", "validation ")
     return (
-        f"at each arm's selected {' and '.join(map(name, grid.searched))} (chosen by {by} over "
+        f"at each arm's selected {enumerated([*map(name, grid.searched)])} (chosen by {by} over "
         f"{grid.seeds.tuning} tuning seeds; "
         f"compared on {grid.seeds.count} fresh seeds)"
     )
@@ -43,50 +46,69 @@ def sentences(selected: Selected) -> list[str]:
     if selected.chosen.empty:
         return []
     arms, tried = (table[table["arm"].notna()] for table in (selected.chosen, selected.tried))
-    values = "; ".join(f"{name(field)} {', '.join(map(setting, grid.nuisance[field]))}" for field in grid.searched)
     words = [
-        f"Every comparison is made {how(grid)}. Tried: {values}, by all arms.",
-        f"At an edge of what was tried, beyond which a better one may lie: {arms['at_edge'].sum()} of {len(arms)} choices. "
-        f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds: "
-        f"{arms['uncertain'].sum()}.",
+        f"Every comparison is made {how(grid)}. {_values(grid)}",
+        f"At an edge of what was tried, beyond which a better value may lie: {arms['at_edge'].sum()} of {len(arms)} "
+        f"choices{', in some field' if len(grid.searched) > 1 else ''}. "
+        f"Uncertain, chosen in less than {SURE * 100:.0f} % of {DRAWS:,} resamples of the tuning seeds or no better than "
+        f"another: {arms['uncertain'].sum()}.",
     ]
-    words += _halved(selected.results)
+    climbed = selected.results.rungs
+    words += _halved(grid) if climbed else []
     lost, diverged, planned = tried["missing"].sum(), tried["diverged"].sum(), grid.seeds.tuning * len(tried)
+    if climbed:
+        lost, diverged, planned = _on_rungs(selected.results)
     if lost or diverged:
         words.append(
-            f"Of {planned:,} tuning runs {lost:,} are missing; {diverged:,} diverged, and count as the worst outcome."
+            f"Of {planned:,} tuning runs{' on all rungs' if climbed else ''} {lost:,} {'is' if lost == 1 else 'are'} "
+            f"missing; {diverged:,} diverged, and count{'s' if diverged == 1 else ''} as the worst outcome."
         )
     if none := (arms["reason"] != "").sum():
         words.append(
-            f"Without a finished tuning run of some value, so that nothing is chosen or compared: {none} of {len(arms)}."
+            f"Without a finished tuning run of some value{' on some rung' if climbed else ''}, so that nothing is chosen or "
+            f"compared: {none} of {len(arms)}."
         )
     return words
 
 
-def _halved(results: Results) -> list[str]:
-    """How candidates were halved, and whom that favours; none where they were not."""
-    steps = []
-    for rung in results.rungs:
+def _values(grid: Grid) -> str:
+    """What was tried, and whether in every cell."""
+    values = "; ".join(f"{name(field)} {', '.join(map(setting, grid.nuisance[field]))}" for field in grid.searched)
+    sizes = Counter(cell.without(*grid.searched) for cell in grid.cells()).values()
+    if min(sizes) == math.prod(len(grid.nuisance[field]) for field in grid.searched):
+        return f"Tried: {values}, by all arms."
+    return f"Tried: {values}, but for what the grid excludes, by all arms of a cell alike."
+
+
+def _halved(grid: Grid) -> list[str]:
+    """How candidates are halved where no run is missing, and whom that favours."""
+    steps, climbed = [], []
+    for rung in rungs(grid, None):
+        sizes = rung.climbing.sum(0)
+        climbed.append(sizes[rung.cells.astype(bool).any(0)] > 0)
+        sizes = sizes[sizes > 0]
         epochs = [f"{each:,}" for each in sorted({cell.epochs for cell in rung.cells[rung.climbing]})]
-        steps.append(f"{rung.climbing.sum(0).max()} with {' or '.join(epochs)} epochs")
-    if not steps:
-        return []
-    words = [
-        f"Candidates of each arm of each cell were halved, the best 1/{results.grid.seeds.halving} of them going on: "
-        f"{', '.join(steps)}; the choice is among the last. This favours arms that start fast, which is a hypothesis of "
-        "its own."
+        most = f"up to {sizes.max()}" if sizes.min() < sizes.max() else f"{sizes.max()}"
+        steps.append(f"{most} with {' or '.join(epochs)} epochs")
+    fewer = "" if np.all(climbed) else " Cells with fewer candidates climb fewer rungs, the last ones."
+    return [
+        f"Candidates of each arm of each cell were halved, the best 1/{grid.seeds.halving} of them going on: "
+        f"{', '.join(steps)}; the choice is among the last.{fewer} This favours arms that start fast, which is a "
+        "hypothesis of its own."
     ]
-    shorter = results.rungs[:-1]
-    planned = sum(rung.climbing.sum() for rung in shorter) * results.grid.seeds.tuning
-    there, diverged = (
-        sum(each.sum() for each in some)
-        for some in ([np.isfinite(rung.outcomes) for rung in shorter], [rung.diverged for rung in shorter])
-    )
-    if there < planned or diverged:
-        words.append(
-            f"Of {planned:,} runs on the rungs before, {planned - there:,} are missing and {diverged:,} diverged."
-        )
-    return words
+
+
+def _on_rungs(results: Results) -> tuple[int, int, int]:
+    """Tuning runs of the arms on all rungs, each once though cells with other `epochs` share it: missing, diverged, all."""
+    arms, counts = set(results.grid.analysis.arms.values()), {}
+    for rung in results.rungs:
+        there, diverged = np.isfinite(rung.outcomes).sum(0), rung.diverged.sum(0)
+        for place in zip(*np.nonzero(rung.climbing), strict=True):
+            counts[rung.cells[place]] = there[place], diverged[place]
+    of_arms = [each for cell, each in counts.items() if cell.order in arms]
+    there, diverged = np.sum(of_arms, axis=0)
+    planned = len(of_arms) * results.grid.seeds.tuning
+    return planned - there, diverged, planned
 
 
 def rate_curves(selected: Selected, fields: Sequence[str]) -> Figure | None:

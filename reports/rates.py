@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grids import FEWEST_TUNING, FIELDS, Grid
+from grids import FEWEST_TUNING, FIELDS, Cell, Grid
 from reports import statistics as st
 from reports.measures import DERIVED, Measure, measure
 from reports.outcomes import Results
@@ -102,7 +102,7 @@ def select(results: Results) -> Selected:
     shares = frequencies(scores)
     found, several = best >= 0, search.exists.sum(0) > 1
     at_edge = found & several & _at_edge(search, best)
-    uncertain = found & several & (_at(shares, best) < SURE)
+    uncertain = found & several & ((_at(shares, best) < SURE) | _tied(scores))
     m = st.moments(outcomes.reshape(len(outcomes), -1))
     n, mean, low, high = (each.reshape(shares.shape) for each in (m.n, m.mean, *st.t_interval(m)))
     tried = {
@@ -111,16 +111,19 @@ def select(results: Results) -> Selected:
     }  # fmt: skip
     chosen = {
         "metric": of.name, "n": np.nan_to_num(_at(n, best)).astype(int), "mean": _at(mean, best),
-        "frequency": _at(shares, best), "at_edge": at_edge, "uncertain": uncertain,
+        "frequency": _at(shares, best), "at_edge": at_edge.any(0), "uncertain": uncertain,
         "reason": np.where(found, "", "no tuning run of some value finished"),
     }  # fmt: skip
+    tunings = [(rung.outcomes, rung.diverged) for rung in results.rungs] or [(outcomes, diverged)]
+    sound = np.any([(np.isfinite(values) & ~lost).any((0, 1)) for values, lost in tunings], axis=0)
     label = ", ".join(search.fields)
     few = found & several & (chosen["n"] < FEWEST_TUNING)
     remarks = tuple(
         (note, frozenset((search.cells[p], search.orders[o]) for o, p in np.argwhere(where).tolist()))
         for note, where in (
-            (f"{label} at edge", at_edge),
+            *zip([f"{field} at edge" for field in search.fields], at_edge, strict=True),
             (f"{label} uncertain", uncertain),
+            (f"{label} diverged at every value", found & several & ~sound),
             (f"{label} from fewer than {FEWEST_TUNING} seeds", few),
         )
     )
@@ -151,6 +154,12 @@ def frequencies(scores: Array, draws: int = DRAWS) -> Array:
         for c in range(len(shares)):
             shares[c, :, first : first + block] = np.tensordot(times, chosen == c, 1) / draws
     return shares
+
+
+def _tied(scores: Array) -> Array:
+    """Whether several candidates have the best mean, so that the first of them is no better. (T, C, O, P) -> (O, P)"""
+    mean = selection.means(np.ones((1, len(scores))), scores)[0]
+    return ((mean == mean.max(0)) & np.isfinite(mean)).sum(0) > 1
 
 
 def _at(values: Array, best: Array) -> Array:
@@ -212,15 +221,21 @@ def _rungs(results: Results, search: _Search, metric: str, places: tuple[Array, 
 
 
 def _at_edge(search: _Search, best: Array) -> Array:
-    """Whether a chosen number is the smallest or largest of its cell. -> (O, P)"""
-    edge = np.zeros(best.shape, bool)
-    for values in zip(*search.candidates, strict=True):
+    """Whether the chosen number of a field is the smallest or largest of its cell, and may go beyond. -> (F, O, P)"""
+    edge = np.zeros((len(search.fields), *best.shape), bool)
+    for field, values, found in zip(search.fields, zip(*search.candidates, strict=True), edge, strict=True):
         if not isinstance(values[0], str | bool):
             number = np.array(values, float)[:, None, None]
             low, high = np.where(search.exists, number, np.inf).min(0), np.where(search.exists, number, -np.inf).max(0)
             chosen = number[best, 0, 0]
-            edge |= (low < high) & ((chosen == low) | (chosen == high))
+            found |= (low < high) & ((chosen == low) | (chosen == high)) & ~np.isin(chosen, bounds(field))
     return edge
+
+
+def bounds(field: str) -> list[float]:
+    """The least and the largest number that a field may be, where there are such: 0 of weight_decay, none of lr."""
+    rules = Cell.model_fields[field].metadata
+    return [getattr(rule, end) for rule in rules for end in ("ge", "le") if hasattr(rule, end)]
 
 
 def _at_chosen(results: Results, search: _Search, best: Array) -> Results:

@@ -17,7 +17,7 @@ from reports.rates import Selected
 from reports.tables import MOST_ROWS, Column, Value, value
 from reports.where import Where
 from reports.where_words import effects_figure, sentences
-from reports.words import amount, difference, interval, label, minus, p_value, seeds, setting
+from reports.words import amount, difference, enumerated, interval, label, minus, p_value, seeds, setting
 from results import Store
 
 Add = Callable[..., dict[str, object]]  # Album.add
@@ -145,7 +145,8 @@ def chosen_rates(selected: Selected, varying: Sequence[str], add: Add) -> dict[s
         ]
         for row in tried.to_dict("records")
     ]
-    title = f"What {' and '.join(map(rate_curves.name, searched))} was chosen by"
+    names = enumerated([*map(rate_curves.name, searched)])
+    title = f"What {names} {'was' if len(searched) == 1 else 'were'} chosen by"
     return {
         "sentences": rate_curves.sentences(selected),
         "figures": [add(figure, "rates", title, f"n = {selected.results.grid.seeds.tuning} tuning seeds")]

@@ -10,7 +10,7 @@ from reports import statistics as st
 from reports.measures import measure
 from reports.outcomes import Paired, Results
 from reports.tables import Column, Value, value
-from reports.words import label, minus, p_value, plain
+from reports.words import counted, label, minus, p_value, plain
 
 SPREAD = (
     Column("cell"),
@@ -78,6 +78,6 @@ def spread_answer(frame: pd.DataFrame, metric: str, alpha: float) -> str:
     family = frame[frame["metric"] == metric]
     rejected = family.groupby("contrast", sort=False)["p_variance"].transform(lambda p: st.holm(p.to_numpy())) <= alpha
     return (
-        f"In {rejected.sum()} of {len(family)} comparisons of {measure(metric).title} the arms differ in their spread over "
-        f"seeds (p adjusted by Holm within each contrast, at most {alpha:g})."
+        f"In {rejected.sum()} of {counted(len(family), 'comparison')} of {measure(metric).title} the arms differ in their "
+        f"spread over seeds (p adjusted by Holm within each contrast, at most {alpha:g})."
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+import grids
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR
 
@@ -27,12 +28,10 @@ def label(values: Mapping[str, object] | pd.Series, fields: Sequence[str]) -> st
 
 
 def setting(value: object) -> str:
-    """The value of a field as a grid file has it, but for quotes: 0.1, true, cosine; a dash where there is none."""
-    if isinstance(value, str):
-        return value
+    """The value of a field as plans show it, too; a dash where there is none."""
     if value is None or value != value:
         return "–"
-    return str(bool(value)).lower() if isinstance(value, bool | np.bool_) else f"{value:g}"
+    return grids.setting(value.item() if isinstance(value, np.generic) else value)
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from grids import DEFAULT_METRICS, Cell, Grid, run_ids
+from grids import DEFAULT_METRICS, Cell, Grid, run_ids, setting
 from results.selection import candidates, chosen, outcomes, scores, split, survivors, tuned, validated_by
 from results.store import FINISHED, Store
 
@@ -129,7 +129,7 @@ def unchosen(grid: Grid, cells: tuple[Cell, ...]) -> list[str]:
     if not cells:
         return []
     told = [name for name, values in grid.axes.items() if len(values) > 1] or ["order"]
-    names = ["/".join(str(getattr(cell, name)) for name in told) for cell in cells]
+    names = ["/".join(setting(getattr(cell, name)) for name in told) for cell in cells]
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     first = f"nothing chooses {', '.join(grid.searched)}, since no tuning run of some value finished"
     return [f"{first}, of: {', '.join(names[:MOST_NAMES])}{more}"]

@@ -72,8 +72,13 @@ def test_for_a_loss_the_smaller_is_the_better(tmp_path):
     said = page.answer(compare(gather(grid, fill(Store(tmp_path / "store"), runs))), grid, [])
     assert (
         said["headline"]
-        == "In test loss, after is better than before in 1 of 1 comparisons; none is different the other way."
+        == "In test loss, after is better than before in 1 of 1 comparison; none is different the other way."
     )
+
+
+def test_one_comparison_is_no_comparisons(tmp_path):
+    said = answer(tmp_path, {"relu": (0.0, 0.5)})
+    assert said["sentence"].startswith("Of 1 comparison (n = 10 paired seeds each;")
 
 
 def test_missing_and_diverged_runs_are_listed_with_their_reasons(tmp_path):

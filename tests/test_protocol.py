@@ -253,17 +253,18 @@ def test_a_sweep_and_a_report_choose_alike_by_every_kind_of_metric(tmp_path, met
 
 
 @pytest.mark.parametrize(
-    ("field", "values", "shown"),
+    ("field", "values", "shown", "edges"),
     [
-        ("init_gain", [0.5, 1.0, 2.0], ("0.5", "2")),
-        ("weight_decay", [0.0, 0.001], ("0", "0.001")),
-        ("batch", [32, 8, 16], ("8", "16")),
-        ("bn_momentum", [0.1, 0.01], ("0.1", "0.01")),
-        ("affine", [True, False], ("true", "false")),
-        ("schedule", ["constant", "cosine"], ("constant", "cosine")),
+        ("init_gain", [0.5, 1.0, 2.0], ("0.5", "2"), (True, True)),
+        ("weight_decay", [0.0, 0.001], ("0", "0.001"), (False, True)),
+        ("batch", [32, 8, 16], ("8", "16"), (True, False)),
+        ("bn_momentum", [1.0, 0.1], ("1", "0.1"), (False, True)),
+        ("affine", [True, False], ("true", "false"), (False, False)),
+        ("schedule", ["constant", "cosine"], ("constant", "cosine"), (False, False)),
     ],
 )
-def test_any_field_may_be_searched_and_reported(tmp_path, field, values, shown):
+def test_any_field_may_be_searched_and_reported(tmp_path, field, values, shown, edges):
+    """edges: whether the choices of after and before are the smallest or largest of `values`, but not of all there are."""
     grid = searching(tmp_path, f"{field} = {json.dumps(values)}", ("relu",))
     best = {AFTER: values[0] if field != "batch" else 8, BEFORE: values[-1]}
     nature = Nature(failed=0, diverged=0, better=lambda cell: 0.4 * (getattr(cell, field) == best[cell.order]))
@@ -272,12 +273,11 @@ def test_any_field_may_be_searched_and_reported(tmp_path, field, values, shown):
     assert {run.cell.order: getattr(run.cell, field) for run in compared} == best
     selected = select(gather(grid, store))
     number = field not in ("affine", "schedule")
-    at_edge = {order: number and value in (min(values), max(values)) for order, value in best.items()}
-    assert selected.chosen.set_index("order")["at_edge"].to_dict() == at_edge
+    assert selected.chosen.set_index("order")["at_edge"].to_dict() == dict(zip((AFTER, BEFORE), edges, strict=True))
     row = compare(selected.results, ["test_accuracy"]).iloc[0]
     assert row["n"] == FRESH
     assert row["notes"].startswith(f"{field} {' / '.join(shown)}; ")
-    assert (f"{field} at edge" in row["notes"]) == number
+    assert (f"{field} at edge" in row["notes"]) == any(edges)
     assert (rate_curves(selected, []) is not None) == number
     page.build(grid, store, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
@@ -412,6 +412,20 @@ def test_a_plan_says_what_chooses_and_how_much_may_follow_and_then_what_was_chos
     assert "chosen: weight-bn-act lr 0.3; weight-act-bn lr 0.03\n  finished 50, failed 0, to do 6\n" in out
 
 
+def test_a_plan_and_status_and_a_report_write_a_chosen_value_alike(tmp_path, told):
+    searched = "lr = [0.1, 1000000.0]\naffine = [true, false]\nmomentum = [0.9, 0.0]"
+    grid, store = searching(tmp_path, searched, activations=("relu",)), Store(tmp_path / "store")
+    swept(grid, store, Nature(failed=0, diverged=0, better=lambda cell: (cell.lr > 1) - cell.affine - cell.momentum))
+    _, planned, _ = told("plan", tmp_path / "study.toml", "--store", store.path)
+    assert "chosen: weight-bn-act lr 1e+06, affine false, momentum 0; weight-act-bn lr 1e+06, affine" in planned
+    lines = [" ".join(line.split()) for line in told("status", store.path, tmp_path / "study.toml")[1].splitlines()]
+    assert "lr 1e+06 46 0 0 0" in lines
+    assert "affine true 40 0 0 0" in lines
+    said = sentences(select(gather(grid, store)))
+    assert "selected learning rate, affine and momentum (" in said[0]
+    assert "Tried: learning rate 0.1, 1e+06; affine true, false; momentum 0.9, 0, by all arms." in said[0]
+
+
 def test_a_plan_that_halves_says_how_many_cells_each_rung_has(tmp_path, capsys):
     tell(look(searching(tmp_path, halving=2), Store(tmp_path / "store"), DATA), [], 1)
     out = capsys.readouterr().out
@@ -454,9 +468,11 @@ def test_a_report_says_how_candidates_were_halved_and_whom_that_favours(tmp_path
     swept(grid, store, Nature(6))
     selected = select(gather(grid, store))
     said = " ".join(sentences(selected))
-    assert "the best 1/2 of them going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs;" in said
-    assert "This favours arms that start fast" in said
-    assert "of 160 runs on the rungs before, " in said.lower()
+    assert (
+        "the best 1/2 of them going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs; the choice is among the last. "
+        "This favours arms that start fast"
+    ) in said
+    assert "Of 200 tuning runs on all rungs " in said
     steps = selected.rungs.groupby("epochs")
     assert steps.size().to_dict() == {3: 20, 5: 12}
     assert steps["goes_on"].sum().to_dict() == {3: 12, 5: 8}
@@ -467,6 +483,54 @@ def test_a_report_says_how_candidates_were_halved_and_whom_that_favours(tmp_path
     assert row["mean"] == pytest.approx(mean_of(values))
 
 
+@pytest.mark.parametrize(
+    ("left_out", "steps", "fewer"),
+    [
+        ([0.01], "up to 6 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs", False),
+        ([0.01, 0.03], "6 with 3 epochs, up to 4 with 5 epochs, 2 with 10 epochs", True),
+        ([0.01, 0.03, 0.1, 0.3], "6 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs", True),
+    ],
+)
+def test_cells_with_fewer_candidates_are_told_apart_where_that_changes_their_rungs(tmp_path, left_out, steps, fewer):
+    exclude = f"exclude = [{{activation = 'tanh', lr = {left_out}}}]\n"
+    grid = searching(tmp_path, f"lr = {[*RATES, 3.0]}", halving=2, before=exclude)
+    swept(grid, store := Store(tmp_path / "store"), Nature(6))
+    said = " ".join(sentences(select(gather(grid, store))))
+    assert f"going on: {steps};" in said
+    assert ("Cells with fewer candidates climb fewer rungs, the last ones." in said) == fewer
+
+
+def test_tuning_runs_that_cells_with_other_epochs_share_are_counted_once_as_status_does(tmp_path):
+    text = (
+        searching(tmp_path, halving=2).text.replace("epochs = 10", "").replace("depth  ", "epochs = [5, 10]\ndepth  ")
+    )
+    (tmp_path / "study.toml").write_text(text)
+    grid, store = (
+        Grid.read(tmp_path / "study.toml", {**harness.choices(), "metric": METRICS}),
+        Store(tmp_path / "store"),
+    )
+    swept(grid, store, Nature(3))
+    fates = overview(grid, store).by_value["seeds", TUNING]
+    said = (
+        f"Of {sum(fates.values())} tuning runs on all rungs {fates['failed']} are missing; {fates['diverged']} diverged, "
+        "and count as the worst outcome."
+    )
+    assert said in sentences(select(gather(grid, store)))
+
+
+def test_of_arms_that_are_on_their_way_it_is_said_that_some_rung_lacks_runs(tmp_path):
+    grid, store = searching(tmp_path, halving=2, activations=("relu",)), Store(tmp_path / "store")
+    tuning = swept(grid, Store(tmp_path / "whole"), nature := Nature(failed=0, diverged=0))[:-1]
+    lacking = tuning[-1][0].cell
+    fill(store, [nature.row(*each) for runs in tuning for each in runs if each.cell != lacking])
+    said = sentences(select(gather(grid, store)))
+    assert "going on: 5 with 3 epochs, 3 with 5 epochs, 2 with 10 epochs;" in said[2]
+    assert said[3:] == [
+        "Of 100 tuning runs on all rungs 5 are missing; 0 diverged, and count as the worst outcome.",
+        "Without a finished tuning run of some value on some rung, so that nothing is chosen or compared: 1 of 2.",
+    ]
+
+
 def test_a_value_is_at_the_edge_of_all_that_were_tuned_not_of_those_that_are_left(tmp_path):
     grid, store = searching(tmp_path, halving=2, activations=("relu",)), Store(tmp_path / "store")
     best = {BEFORE: 0.1, AFTER: 1.0}
@@ -474,6 +538,19 @@ def test_a_value_is_at_the_edge_of_all_that_were_tuned_not_of_those_that_are_lef
     chosen = select(gather(grid, store)).chosen.set_index("order")
     assert chosen["lr"].to_dict() == best
     assert chosen["at_edge"].to_dict() == {BEFORE: False, AFTER: True}
+
+
+def test_a_value_that_diverges_only_when_trained_for_longer_did_not_at_every_one(tmp_path):
+    class Late(Nature):
+        def __call__(self, cell, seed):
+            return "diverged" if cell.order == AFTER or cell.epochs == 10 else 0.5 + cell.lr / 10
+
+    grid, store = searching(tmp_path, halving=2, activations=("relu",)), Store(tmp_path / "store")
+    swept(grid, store, Late())
+    selected = select(gather(grid, store))
+    assert selected.chosen["uncertain"].all()
+    [marked] = [arms for note, arms in selected.results.remarks if note == "lr diverged at every value"]
+    assert {order for _, order in marked} == {AFTER}
 
 
 # Grids

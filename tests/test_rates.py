@@ -9,17 +9,18 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, read_grid, run
 
 import harness
-from grids import FIELDS, TUNING_FROM, Grid
-from reports import export, figures, page
+from grids import FIELDS, TUNING_FROM, Cell, Grid
+from reports import export, figures, page, sections
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
 from reports.measures import measure
 from reports.outcomes import Paired, Results, gather
 from reports.rate_curves import how, rate_curves, sentences
-from reports.rates import DRAWS, RESAMPLING_SEED, SURE, frequencies, select, validation
+from reports.rates import DRAWS, RESAMPLING_SEED, SURE, bounds, frequencies, select, validation
 from results import METRICS, Store
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -282,10 +283,35 @@ def test_a_diverged_loss_is_the_worst_of_all_rates_and_arms_of_the_cell(tmp_path
     assert tried.loc[(BEFORE, 0.1), "mean"] == pytest.approx((4 * 0.3 + 9.0) / 5)
 
 
-def test_where_every_rate_diverges_the_smallest_is_chosen(tmp_path):
-    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, is_tuning, "diverged"))
-    assert chosen_rates(selected) == {BEFORE: 0.01, AFTER: 0.01}
-    assert compare(selected.results, ["test_accuracy"])["n"].tolist() == [FRESH]
+def test_where_every_rate_diverges_the_smallest_is_chosen_which_is_noted(tmp_path):
+    def lost(r):
+        return is_tuning(r) and r["cell"].order == AFTER
+
+    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, lost, "diverged"))
+    assert chosen_rates(selected) == {BEFORE: 0.1, AFTER: 0.01}
+    frame = compare(selected.results, ["test_accuracy"])
+    assert frame["n"].tolist() == [FRESH]
+    assert {"lr uncertain", "lr diverged at every value"} <= set(frame["notes"][0].split("; "))
+    assert selected.chosen.set_index("order")["uncertain"].to_dict() == {BEFORE: False, AFTER: True}
+
+
+@pytest.mark.parametrize("at", [(AFTER, 0.01), (AFTER, 0.1)])
+def test_a_single_tuning_run_that_did_not_diverge_is_a_value_at_which_not_all_did(tmp_path, at):
+    def lost(r):
+        return is_tuning(r) and r["cell"].order == AFTER and key(r) != (*at, TUNING_FROM + 1)
+
+    selected = select_planted(tmp_path, CROSSED, change=lambda runs: with_status(runs, lost, "diverged"))
+    assert "diverged at every value" not in compare(selected.results, ["test_accuracy"])["notes"][0]
+
+
+@pytest.mark.parametrize(("worse", "noted"), [(0.0, True), (0.001, False)])
+def test_a_choice_among_equals_is_uncertain_though_every_resample_takes_the_first(tmp_path, worse, noted):
+    means = {(order, rate): 0.8 for order in (BEFORE, AFTER) for rate in (0.01, 0.1)}
+    selected = select_planted(tmp_path, {**means, (BEFORE, 0.1): 0.8 - worse, (AFTER, 0.1): 0.7}, sd=0)
+    chosen = selected.chosen.set_index("order")
+    assert chosen["frequency"].tolist() == [1, 1]
+    assert chosen["uncertain"].to_dict() == {BEFORE: noted, AFTER: False}
+    assert ("lr uncertain" in compare(selected.results, ["test_accuracy"])["notes"][0].split("; ")) == noted
 
 
 def test_nothing_is_chosen_in_an_arm_that_has_no_tuning_run_of_some_rate(tmp_path):
@@ -394,25 +420,34 @@ def test_only_the_cells_that_the_grid_has_are_chosen_for(tmp_path):
     ]  # fmt: skip
 
 
-def test_several_fields_are_chosen_together(tmp_path):
-    grid = searching(tmp_path, analysis="", rates=(0.1, 0.01))
-    text = grid.text.replace("lr = [", "weight_decay = [0.01, 0.0]\nlr = [")
-    (tmp_path / "two.toml").write_text(text)
-    grid = Grid.read(tmp_path / "two.toml", {**harness.choices(), "metric": METRICS})
-    best = {BEFORE: (0.1, 0.01), AFTER: (0.01, 0.0)}
+def select_two(folder, best, rates):
+    """By order the best rate and weight decay, of which 0 and 0.01 are tried."""
+    text = searching(folder, rates, analysis="").text.replace("lr = [", "weight_decay = [0.01, 0.0]\nlr = [")
+    (folder / "two.toml").write_text(text)
+    grid = Grid.read(folder / "two.toml", {**harness.choices(), "metric": METRICS})
+    values = {True: 0.9, False: 0.5}
     runs = [
-        run(r.cell, r.seed, val_accuracy=0.9 if best[r.cell.order] == (r.cell.lr, r.cell.weight_decay) else 0.5)
+        run(r.cell, r.seed, val_accuracy=values[best[r.cell.order] == (r.cell.lr, r.cell.weight_decay)])
         for r in grid.runs()
     ]
-    selected = select(results_of(tmp_path, grid, runs))
+    return select(results_of(folder, grid, runs))
+
+
+def test_several_fields_are_chosen_together(tmp_path):
+    best = {BEFORE: (0.1, 0.01), AFTER: (0.01, 0.0)}
+    selected = select_two(tmp_path, best, rates=(0.1, 0.01))
     chosen = selected.chosen.set_index("order")[["lr", "weight_decay"]]
     assert {order: tuple(chosen.loc[order]) for order in best} == best
     frame = compare(selected.results, ["test_accuracy"])
     assert frame[["lr_a", "lr_b"]].to_numpy().tolist() == [[0.01, 0.1]]
     assert frame[["lr", "weight_decay"]].isna().all(axis=None)
-    assert "weight_decay, lr at edge" in frame["notes"][0]
-    assert "selected weight decay and learning rate (" in how(grid)
+    notes = frame["notes"][0].split("; ")
+    assert {"weight_decay at edge", "lr at edge"} <= set(notes)
+    assert "selected weight decay and learning rate (" in how(selected.results.grid)
     assert rate_curves(selected, []) is not None
+    titles = []
+    sections.chosen_rates(selected, [], lambda figure, name, title, about: titles.append(title))
+    assert titles == ["What weight decay and learning rate were chosen by"]
 
 
 # How far a choice can be trusted
@@ -487,6 +522,32 @@ def test_a_chosen_rate_at_an_edge_is_noted(tmp_path, rate, noted):
     notes = compare(selected.results, ["test_accuracy"])["notes"][0].split("; ")
     assert ("lr at edge" in notes) == noted
     assert "lr uncertain" not in notes
+
+
+def test_only_the_fields_that_are_at_an_edge_are_named_and_none_that_cannot_go_beyond(tmp_path):
+    selected = select_two(tmp_path, {BEFORE: (0.1, 0.0), AFTER: (0.1, 0.01)}, rates=(0.01, 0.1, 1.0))
+    assert dict(zip(selected.chosen["order"], selected.chosen["at_edge"], strict=True)) == {BEFORE: False, AFTER: True}
+    notes = compare(selected.results, ["test_accuracy"])["notes"][0].split("; ")
+    assert [note for note in notes if "edge" in note] == ["weight_decay at edge"]
+    assert "better value may lie: 1 of 2 choices, in some field." in sentences(selected)[1]
+
+
+def test_the_bounds_of_a_field_are_allowed_and_what_is_beyond_them_is_not():
+    found = {name: bounds(name) for name in FIELDS}
+    assert (found["weight_decay"], found["bn_momentum"], found["batch"]) == ([0], [1], [2, 1_000_000])
+    assert not any(found[name] for name in ("lr", "bn_eps", "affine", "schedule"))
+    for name, limit in ((name, limit) for name, limits in found.items() for limit in limits):
+        allowed = [_allows(name, value) for value in (limit - 1, limit, limit + 1)]
+        assert allowed[1], (name, limit)
+        assert not (allowed[0] and allowed[2]), (name, limit)
+
+
+def _allows(name, value):
+    cell = {"dataset": "digits", "architecture": "mlp", "order": BEFORE, "activation": "relu", "depth": 2, name: value}
+    try:
+        return bool(Cell(**cell))
+    except ValidationError:
+        return False
 
 
 @pytest.mark.parametrize(("errors", "noted"), [(0.5, True), (2.0, False)])
@@ -591,10 +652,16 @@ def test_the_sentences_say_how_rates_were_chosen_and_how_far_to_trust_them(tmp_p
         "Every comparison is made at each arm's selected learning rate (chosen by validation accuracy over 5 tuning seeds; "
         "compared on 20 fresh seeds). Tried: learning rate 0.01, 0.1, by all arms."
     )
-    assert said[1].startswith("At an edge of what was tried, beyond which a better one may lie: 2 of 2 choices.")
-    assert "in less than 80 % of 2,000 resamples of the tuning seeds: " in said[1]
-    assert said[2] == "Of 20 tuning runs 1 are missing; 2 diverged, and count as the worst outcome."
+    assert said[1].startswith("At an edge of what was tried, beyond which a better value may lie: 2 of 2 choices.")
+    assert "in less than 80 % of 2,000 resamples of the tuning seeds or no better than another: " in said[1]
+    assert said[2] == "Of 20 tuning runs 1 is missing; 2 diverged, and count as the worst outcome."
     assert len(said) == 3
+
+
+def test_values_that_some_cells_lack_are_not_said_to_be_tried_everywhere(tmp_path):
+    grid = searching(tmp_path, depths=(2, 4), exclude="exclude = [{ depth = 2, lr = 0.1 }]\n")
+    said = sentences(select(results_of(tmp_path, grid, planted(grid, CROSSED))))
+    assert "Tried: learning rate 0.01, 0.1, but for what the grid excludes, by all arms of a cell alike." in said[0]
 
 
 def test_of_a_fixed_rate_nothing_is_said_or_drawn(tmp_path):
