@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from reports import statistics as st
 from reports.layer_names import LOG, MEASURED, PREFIX, STATISTICS, layer_metric
 from reports.outcomes import Results
+from reports.rates import own
 from results import Store
 from results.files import batches, retrying
 from results.schema import LAYERS, QUANTILES
@@ -83,7 +84,7 @@ def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Resul
     if not wanted:
         return results
     runs = results.runs
-    depth, sites = runs["depth"].to_numpy(), {of.site for of in wanted.values()}
+    depth, sites = own(runs, "depth").to_numpy(), {of.site for of in wanted.values()}
     columns = sorted({of.statistic.removeprefix(LOG) for of in wanted.values()})
     places = {of.place for of in wanted.values()}
 
@@ -104,7 +105,7 @@ def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Resul
 
 def _has_room(runs: pd.DataFrame) -> Array:
     """Which runs are of the first cells that MOST_BLOCKS has room for; those of the first cell are, whatever it is. (R,)"""
-    cells = runs.groupby("cell_id", sort=False)["depth"].agg(["size", "first"])
+    cells = own(runs, "depth").groupby(runs["cell_id"], sort=False).agg(["size", "first"])
     blocks = (cells["size"].clip(lower=FEWEST_SEEDS) * (cells["first"] + 2)).cumsum()
     kept = blocks.index[(blocks <= MOST_BLOCKS) | (np.arange(len(blocks)) == 0)]
     return runs["cell_id"].isin(kept).to_numpy()
@@ -244,7 +245,7 @@ def of_runs(results: Results, inside: Inside, statement: Statement, when: When) 
     run = rows["run"].to_numpy()
     epoch = inside.ends(runs)[run] if when == "end" else np.zeros(len(rows), int)
     at = (rows["epoch"] == epoch) & (rows["site"] == statement.site) & ((when == "start") | (epoch > 0))
-    depth, block = runs["depth"].to_numpy()[run], rows["block"].to_numpy()
+    depth, block = own(runs, "depth").to_numpy()[run], rows["block"].to_numpy()
     if statement.place == "mean":
         at &= (block >= 1) & (block <= depth)
     else:

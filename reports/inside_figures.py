@@ -17,6 +17,7 @@ from reports.inside import Inside, block_at, quantiles, shares
 from reports.inside_words import significant
 from reports.layer_names import LOG
 from reports.outcomes import Results
+from reports.rates import own
 from reports.words import label
 from results import Store
 from results.schema import QUANTILES
@@ -234,7 +235,7 @@ def histograms(results: Results, inside: Inside, store: Store, fields: Sequence[
     runs = runs.assign(row=np.arange(len(runs))).iloc[inside.runs]
     kinds = groups(runs[runs["arm"].notna()], fields)[:MOST_HISTOGRAMS]
     wanted = np.concatenate([each.rows["row"].to_numpy() for each in kinds]) if kinds else np.empty(0, int)
-    depth = results.runs["depth"].to_numpy()
+    depth = own(results.runs, "depth").to_numpy()
 
     def blocks(rows: pd.DataFrame) -> Array:
         deep = depth[rows["run"]]

@@ -209,6 +209,40 @@ def test_of_a_searching_grid_only_fresh_seeds_at_the_chosen_rate_count(tmp_path)
     np.testing.assert_allclose(found.rows["saturated"], 0.01, rtol=1e-6)
 
 
+def test_where_a_grid_searches_depth_each_arm_has_the_blocks_of_its_chosen_one(tmp_path):
+    grid = read_grid(tmp_path, ("tanh",), (), seeds="6\ntuning = 5", axes="[nuisance]\ndepth = [2, 4]\n")
+    best = {BEFORE: 2, AFTER: 4}
+    runs = [
+        run(each.cell, each.seed, val_accuracy=0.5 + 0.1 * (each.cell.depth == best[each.cell.order]))
+        for each in grid.runs()
+    ]
+
+    def measure(row, epoch, block, site):
+        return {"saturated": block / 10, "quantiles": normal_quantiles(0, 1)} if site == "act" else None
+
+    store = fill(Store(tmp_path / "store"), runs, layers=layers_of(measure))
+    results = select(gather(grid, store)).results
+    found = inside.read(results, store)
+    assert found.room == found.finished == len(found.runs) == 12
+    for place, blocks in (("first", (1, 1)), ("middle", (1, 2)), ("last", (2, 4)), ("mean", (1.5, 2.5))):
+        name = f"layers.saturated.act.{place}.end"
+        of_claims = inside.with_layers(results, store, [name]).runs[name]
+        of_all = inside.of_runs(results, found, inside.Statement("saturated", "act", place), "end")
+        for values in (of_claims, of_all):
+            by_arm = [values[results.runs["order"] == order] for order in (BEFORE, AFTER)]
+            np.testing.assert_allclose(by_arm, np.repeat(blocks, 6).reshape(2, 6) / 10, rtol=1e-6)
+    difference = inside.paired(results, found).set_index(["statistic", "when"])["difference"]
+    assert difference["saturated", "end"] == pytest.approx(0.2)
+    lines = inside_figures.over_depth(
+        inside.summary(results, found, []), inside_figures.ACTIVATIONS[0], [], list(results.grid.analysis.arms)
+    )
+    assert [len(line.get_xdata()) for line in lines.figure.axes[0].lines] == [2, 4]
+    [picture] = inside_figures.histograms(results, found, store, [])
+    assert {ax.get_title().split(",")[0]: len(ax.lines) for ax in picture.figure.axes} == {
+        "block 1": 2, "block 2": 2, "block 4": 1,
+    }  # fmt: skip
+
+
 def test_only_the_first_cells_are_looked_at_where_there_is_no_room_for_all(tmp_path, monkeypatch):
     monkeypatch.setattr(inside, "FEWEST_SEEDS", 1)
     monkeypatch.setattr(inside, "MOST_BLOCKS", 3 * 6 * 6 + 1)  # three cells of depth 4 with six seeds
