@@ -63,6 +63,13 @@ class Inside(NamedTuple):
         """The rows of `results.runs` that have rows here."""
         return self.rows["run"].unique()
 
+    def since(self, runs: pd.DataFrame) -> int | None:
+        """The epoch that drift at the last probe of finished training is since; None where there is none, or several."""
+        last = spans(self.rows, runs).drop_duplicates("run", keep="last")
+        done = (runs["status"] == "done").to_numpy()[last["run"]]
+        found = last.loc[done & (last["usual"] >= 0), "usual"].unique()
+        return int(found[0]) if len(found) == 1 else None
+
     def ends(self, runs: pd.DataFrame) -> Array:
         """Of each run the last epoch in which any run of as many epochs was probed, 0 where none was after training. (R,)"""
         length = runs["epochs"].to_numpy()
@@ -74,12 +81,14 @@ def read(results: Results, store: Store) -> Inside:
     """The rows of the runs that are done or diverged, of as many cells as there is room for."""
     finished = np.flatnonzero(results.runs["status"].isin(FINISHED))
     rows = finished[_has_room(results.runs)[finished]]
-    found = _one_a_block(_read(results.runs, rows, store, MEASURED), MEASURED)
+    found = _of_equal_spans(_one_a_block(_read(results.runs, rows, store, MEASURED), MEASURED), results.runs)
     return Inside(found, len(finished), len(rows))
 
 
 def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Results:
-    """Results with those of these metrics that are of layers as columns of `runs`, NaN where a run lacks one."""
+    """Results with those of these metrics that are of layers as columns of `runs`, NaN where a run lacks one; `titles`
+    say since when drift is.
+    """
     wanted = {name: layer_metric(name) for name in metrics if name.startswith(PREFIX)}
     if not wanted:
         return results
@@ -95,12 +104,15 @@ def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Resul
         return here & np.any([rows["block"] == block_at(place, depth[rows["run"]]) for place in places], axis=0)
 
     finished = np.flatnonzero(runs["status"].isin(FINISHED))
-    found = Inside(_one_a_block(_read(runs, finished, store, columns, keep), columns), len(finished), len(finished))
+    rows = _of_equal_spans(_one_a_block(_read(runs, finished, store, columns, keep), columns), runs)
+    found = Inside(rows, len(finished), len(finished))
     measured = {
         name: of_runs(results, found, Statement(of.statistic, of.site, of.place), of.when)
         for name, of in wanted.items()
     }
-    return results._replace(runs=runs.assign(**measured))
+    since = found.since(runs)
+    titles = {name: of.title_since(since) for name, of in wanted.items()}
+    return results._replace(runs=runs.assign(**measured), titles=results.titles | titles)
 
 
 def _has_room(runs: pd.DataFrame) -> Array:
@@ -166,7 +178,10 @@ def _read(
     site, names = pd.factorize(frame["site"], sort=True)
     order = np.lexsort((site, frame["block"], frame["epoch"], frame["run"]))
     frame = frame.iloc[order].assign(site=pd.Categorical.from_codes(site[order], names)).reset_index(drop=True)
-    if frame.duplicated(["run", *KEYS]).any():  # a conflict leaves several files of one trial
+    if frame.duplicated(["run", *KEYS]).any():  # a conflict, or other probes, leave several files of one trial
+        if "drift" in columns:  # since which epoch each is, is not known
+            several = frame.groupby(["run", *KEYS], observed=True)["drift"].transform("nunique") > 1
+            frame["drift"] = frame["drift"].mask(several)
         words = pd.Series(list(map(repr, frame[list(columns)].itertuples(index=False, name=None))))
         order = np.lexsort((words, frame["site"].cat.codes, frame["block"], frame["epoch"], frame["run"]))
         frame = frame.iloc[order].drop_duplicates(["run", *KEYS]).reset_index(drop=True)
@@ -194,6 +209,30 @@ def _one_a_block(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _last(site: str) -> str:
     """The name of a layer in its order, without the path to it."""
     return site.rpartition(".")[2]
+
+
+def spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Since when each drift is: a row a run and probed epoch, with `before`, the epoch probed before it, and `usual`, in
+    which most runs of as many epochs were probed before it; of equals the earliest. −1 where there is none.
+    """
+    probes = rows[["run", "epoch"]].drop_duplicates(ignore_index=True)
+    probes["before"] = probes.groupby("run")["epoch"].shift(fill_value=-1)
+    length = runs["epochs"].to_numpy()[probes["run"]]
+    there = probes["before"].where(probes["before"] >= 0)
+    usual = there.groupby([length, probes["epoch"]]).transform(lambda before: before.mode().min())
+    return probes.assign(usual=usual.fillna(-1).astype(int))
+
+
+def _of_equal_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows with drift only where it is since the usual epoch: over other spans it is another number."""
+    if "drift" not in rows:
+        return rows
+    probes = spans(rows, runs)
+    other = probes.loc[probes["before"] != probes["usual"], ["run", "epoch"]]
+    if other.empty:
+        return rows
+    where = pd.MultiIndex.from_frame(rows[["run", "epoch"]]).isin(pd.MultiIndex.from_frame(other))
+    return rows.assign(drift=rows["drift"].mask(where))
 
 
 # Over seeds

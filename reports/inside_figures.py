@@ -15,7 +15,7 @@ from reports import statistics as st
 from reports.figures import MOST_COLUMNS, MOST_PANELS, STYLE, arm_colours, arm_lines, panels
 from reports.inside import Inside, block_at, quantiles, shares
 from reports.inside_words import significant
-from reports.layer_names import LOG
+from reports.layer_names import LOG, since_when
 from reports.outcomes import Results
 from reports.rates import own
 from reports.words import label
@@ -53,7 +53,7 @@ GRADIENTS = (
         LOG + "gradient_change", "weight", "relative change of the gradient when the layers before are updated", "log"
     ),
     Shown(LOG + "update_norm", "weight", "size of a step, relative to the weights", "log"),
-    Shown("drift", "input", "drift of a block's input since the last probed epoch, in standard deviations", "plain"),
+    Shown("drift", "input", "drift of a block's input {since}, in standard deviations", "plain"),
 )
 
 
@@ -111,10 +111,12 @@ def _about(there: Sequence[Group], zero: Sequence[Group], fields: Sequence[str])
     return ", ".join([*deep, _seeds(rows["n"]), *nothing])
 
 
-def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequence[str]) -> Picture | None:
+def over_depth(
+    frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequence[str], since: int | None = None
+) -> Picture | None:
     """Means over seeds and their 95 % intervals, block by block; below each other at initialisation and at the end.
 
-    frame: of inside.summary. None where the statistic is 0, or no run has it.
+    frame: of inside.summary. since: of Inside. None where the statistic is 0, or no run has it.
     """
     there = groups(frame, fields)[: MOST_PANELS // 2]
     of_it = [each.rows[(each.rows["statistic"] == of.statistic) & (each.rows["site"] == of.site)] for each in there]
@@ -155,7 +157,7 @@ def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequ
         ends = {"weight": " (0: stem, last + 1: head)", "input": " (last + 1: head)"}.get(of.site, "")
         figure.supxlabel(f"block{ends}", fontsize=9, y=0.02, va="bottom")
         _legend(figure, arms, over)
-    return Picture(figure, of.title, _about(there, zero, fields))
+    return Picture(figure, of.title.format(since=since_when(since)), _about(there, zero, fields))
 
 
 def _at(rows: pd.DataFrame, when: str) -> pd.DataFrame:

@@ -309,6 +309,95 @@ def test_the_places_in_a_network_are_its_first_middle_and_last_block(depth, midd
     assert places == [1, middle, depth]
 
 
+# Drift
+
+
+def drifting(probes):
+    """Inputs that drift by a tenth an epoch since the probe before. probes: of a run, the epochs of its probes."""
+
+    def measure(row, epoch, block, site):
+        if epoch not in probes(row):
+            return None
+        before = max((each for each in probes(row) if each < epoch), default=None)
+        drift = {"drift": (epoch - before) / 10 * (1 + 0.01 * jitter(row, epoch))} if before is not None else {}
+        return drift if site == "input" else {"sd": 1.0}
+
+    return measure
+
+
+OF_DRIFT = 'metric = "layers.drift.input.mean.end"\nexpected = "less"'
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "usual", "left", "title", "said"),
+    [
+        (
+            ["after - before", "after - none"], 1.0, [AFTER, NONE], "drift since epoch 10",
+            "12 in 0, 10 and 20; 6 in 0 and 20. Drift at the end is left out for 6 runs that",
+        ),
+        (
+            ["after - before"], 2.0, [BEFORE], "drift since initialisation",
+            "6 in 0 and 20; 6 in 0, 10 and 20. Drift at the end is left out for 6 runs that",
+        ),
+    ],
+    ids=["most", "of equals the earliest"],
+)  # fmt: skip
+def test_drift_counts_where_it_is_since_the_epoch_that_most_runs_have(tmp_path, contrasts, usual, left, title, said):
+    measure = drifting(lambda row: (0, LAST) if row["cell"].order == BEFORE else (0, 10, LAST))
+    results, store = study(tmp_path, measure, epochs=(0, 10, LAST), contrasts=contrasts)
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    np.testing.assert_allclose(ends[results.runs["order"].isin(left)], usual, rtol=0.05)
+    assert np.isnan(ends[~results.runs["order"].isin(left)]).all()
+    assert f" Runs were probed in different epochs: {said}" in inside_words.coverage(results, found)
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert (row["verdict"], row["n"]) == ("undecided", 0)
+    assert f"in {title} (input, mean over blocks, after the last probed epoch): no cell has 5 pairs" in row["reason"]
+    [drift] = [each for each in section(tmp_path, results, store)["gradients"] if each["name"] == "inside-drift"]
+    assert drift["title"].startswith(title.replace("drift", "drift of a block's input"))
+
+
+def test_drift_over_one_span_is_compared_and_nothing_is_said(tmp_path):
+    def probes(row):
+        return () if row["seed"] == 0 else (0, 5, 10) if row["status"] == "diverged" else (0, 5, 10, LAST)
+
+    status = {1: "diverged"}
+    results, store = study(
+        tmp_path, drifting(probes), epochs=(0, 5, 10, LAST), seeds=8, status=lambda each: status.get(each.seed)
+    )
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert row["n"] == 6
+    assert "in drift since epoch 10 (input, " in row["reason"]
+    assert "different epochs" not in inside_words.coverage(results, inside.read(results, store))
+
+
+def test_drift_of_runs_of_other_lengths_has_spans_of_its_own(tmp_path):
+    grid = read_grid(tmp_path, axes="epochs = [10, 20]", seeds=6)
+    measure = drifting(lambda row: {10: (0, 5, 10), 20: (0, 10, 20)}[row["cell"].epochs])
+    runs = [run(each.cell, each.seed) for each in grid.runs()]
+    store = fill(Store(tmp_path / "store"), runs, layers=layers_of(measure, epochs=(0, 5, 10, LAST)))
+    results = gather(grid, store)
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    np.testing.assert_allclose(ends, np.where(results.runs["epochs"] == 10, 0.5, 1.0), rtol=0.05)
+    assert "different epochs" not in inside_words.coverage(results, found)
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert "in drift since the probe before (input, " in row["reason"]
+
+
+def test_drift_that_a_run_has_twice_since_different_epochs_does_not_count(tmp_path):
+    results, store = study(tmp_path, drifting(lambda row: (0, LAST)))
+    cells = {cell.cell_id: cell for cell in results.grid.cells()}
+    for trial, rows in results.runs[results.runs["order"] != BEFORE].groupby("trial"):
+        again = layers_of(drifting(lambda row: (0, 10, LAST)), epochs=(0, 10, LAST))
+        store.write({"layers": again(trial, [run(cells[row.cell_id], row.seed) for row in rows.itertuples()])})
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    assert np.isnan(ends).all()  # of before too, whose spans are those of few
+    rows = found.rows[(found.rows["site"] == "input") & (found.rows["epoch"] == 10)]
+    np.testing.assert_allclose(rows["drift"], 1, rtol=0.05)
+
+
 # Histograms
 
 
