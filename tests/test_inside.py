@@ -476,6 +476,47 @@ def test_a_line_over_depth_is_the_mean_of_its_arm_in_the_deepest_networks(tmp_pa
     assert len(drift.figure.axes) == 2  # there is none at initialisation
 
 
+def test_blocks_that_are_none_are_named_where_a_statistic_has_them(tmp_path):
+    def measure(row, *at):
+        return {**typical(row, *at), **({"gradient_change": 0.1} if at[-1] == "weight" else {})}
+
+    results, found = read(tmp_path, measure)
+    stem = found.rows[(found.rows["block"] == 1) & (found.rows["site"] == "weight")].assign(
+        block=0, gradient_change=NAN
+    )
+    table = inside.summary(results, found._replace(rows=pd.concat([found.rows, stem], ignore_index=True)), [])
+    pictures = {
+        of.statistic: inside_figures.over_depth(table, of, [], list(results.grid.analysis.arms))
+        for of in (*inside_figures.ACTIVATIONS, *inside_figures.GRADIENTS)
+    }
+    assert {name: picture.figure.get_supxlabel() for name, picture in pictures.items() if picture} == {
+        "saturated": "block",
+        "effective_rank": "block",
+        "log10_sd": "block",
+        "log10_gradient_norm": "block (0: stem, last + 1: head)",
+        "log10_gradient_change": "block (last + 1: head)",
+        "log10_update_norm": "block (0: stem, last + 1: head)",
+        "drift": "block (last + 1: head)",
+    }
+
+
+@pytest.mark.parametrize(("spread", "about"), [(0.01, "n = 2"), (0.1, "n = 2, wide intervals leave the axes")])
+def test_a_caption_says_where_intervals_leave_the_axes(tmp_path, spread, about):
+    def measure(row, epoch, block, site):
+        of_seed = spread * (row["seed"] - 0.5)
+        return {"saturated": 0.5 + of_seed, "quantiles": normal_quantiles(of_seed, 1)} if site == "act" else None
+
+    results, store = study(tmp_path, measure, seeds=2)
+    found = inside.read(results, store)
+    table, arms = inside.summary(results, found, []), list(results.grid.analysis.arms)
+    picture = inside_figures.over_depth(table, inside_figures.ACTIVATIONS[0], [], arms)
+    bottom, top = picture.figure.axes[0].get_ylim()
+    assert ((100 * table["low"] < bottom) | (100 * table["high"] > top)).any() == ("leave" in about)
+    assert picture.about == about
+    [histogram] = inside_figures.histograms(results, found, store, [])
+    assert histogram.about == about
+
+
 def test_what_is_0_everywhere_is_said_and_not_drawn(tmp_path):
     def none_of_relu(row, *at):
         return typical(row, *at) | ({"saturated": 0.0} if row["cell"].activation == "relu" else {})
