@@ -13,7 +13,7 @@ import pandas as pd
 from reports import statistics as st
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, Results
-from reports.rates import fresh, select
+from reports.rates import fresh, own, select
 from reports.words import setting
 
 COLUMNS = (
@@ -69,7 +69,7 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     share, improvement_low, improvement_high = st.improvement(pair.d, measure.larger_is_better)
     ratio, p_variance = st.spread(*pair.done, pair.floor)
     p_diverged = st.mcnemar(*pair.diverged, pair.both)
-    rates = results.runs["selected_lr" if "selected_lr" in results.runs else "lr"].to_numpy(float)
+    rates = own(results.runs, "lr").to_numpy(float)
     noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)
     finished_mean = st.moments(pair.finished).mean
     numbers = {

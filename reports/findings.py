@@ -51,7 +51,7 @@ class Decision(NamedTuple):
 def reason(claim: Claim, data: Evidence, numbers: Judged, decision: Decision, arms: Mapping[str, str]) -> str:
     """Sentences on one claim. arms: by order, the grid's name of it."""
     of = measure(claim.metric)
-    subject = _subject(claim, arms)
+    subject = _subject(claim, data.what, arms)
     covered = _coverage(claim, data, numbers)
     if numbers.doubt:
         return " ".join([f"{subject}: {numbers.doubt}.", *covered])
@@ -64,10 +64,9 @@ def reason(claim: Claim, data: Evidence, numbers: Judged, decision: Decision, ar
     return " ".join([text, *covered])
 
 
-def _subject(claim: Claim, arms: Mapping[str, str]) -> str:
+def _subject(claim: Claim, what: str, arms: Mapping[str, str]) -> str:
     """'after − before in test accuracy'"""
     first, second = (_side(selection, arms) for selection in (claim.first, claim.second))
-    what = measure(claim.metric).title
     if claim.range_over:
         what = f"the range of {what} over {claim.range_over}"
     if claim.expected == "less_spread":

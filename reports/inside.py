@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from reports import statistics as st
 from reports.layer_names import LOG, MEASURED, PREFIX, STATISTICS, layer_metric
 from reports.outcomes import Results
+from reports.rates import own
 from results import Store
 from results.files import batches, retrying
 from results.schema import LAYERS, QUANTILES
@@ -62,6 +63,13 @@ class Inside(NamedTuple):
         """The rows of `results.runs` that have rows here."""
         return self.rows["run"].unique()
 
+    def since(self, runs: pd.DataFrame) -> int | None:
+        """The epoch that drift at the last probe of finished training is since; None where there is none, or several."""
+        last = spans(self.rows, runs).drop_duplicates("run", keep="last")
+        done = (runs["status"] == "done").to_numpy()[last["run"]]
+        found = last.loc[done & (last["usual"] >= 0), "usual"].unique()
+        return int(found[0]) if len(found) == 1 else None
+
     def ends(self, runs: pd.DataFrame) -> Array:
         """Of each run the last epoch in which any run of as many epochs was probed, 0 where none was after training. (R,)"""
         length = runs["epochs"].to_numpy()
@@ -73,17 +81,19 @@ def read(results: Results, store: Store) -> Inside:
     """The rows of the runs that are done or diverged, of as many cells as there is room for."""
     finished = np.flatnonzero(results.runs["status"].isin(FINISHED))
     rows = finished[_has_room(results.runs)[finished]]
-    found = _one_a_block(_read(results.runs, rows, store, MEASURED), MEASURED)
+    found = _of_equal_spans(_one_a_block(_read(results.runs, rows, store, MEASURED), MEASURED), results.runs)
     return Inside(found, len(finished), len(rows))
 
 
 def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Results:
-    """Results with those of these metrics that are of layers as columns of `runs`, NaN where a run lacks one."""
+    """Results with those of these metrics that are of layers as columns of `runs`, NaN where a run lacks one; `titles`
+    say since when drift is.
+    """
     wanted = {name: layer_metric(name) for name in metrics if name.startswith(PREFIX)}
     if not wanted:
         return results
     runs = results.runs
-    depth, sites = runs["depth"].to_numpy(), {of.site for of in wanted.values()}
+    depth, sites = own(runs, "depth").to_numpy(), {of.site for of in wanted.values()}
     columns = sorted({of.statistic.removeprefix(LOG) for of in wanted.values()})
     places = {of.place for of in wanted.values()}
 
@@ -94,17 +104,20 @@ def with_layers(results: Results, store: Store, metrics: Iterable[str]) -> Resul
         return here & np.any([rows["block"] == block_at(place, depth[rows["run"]]) for place in places], axis=0)
 
     finished = np.flatnonzero(runs["status"].isin(FINISHED))
-    found = Inside(_one_a_block(_read(runs, finished, store, columns, keep), columns), len(finished), len(finished))
+    rows = _of_equal_spans(_one_a_block(_read(runs, finished, store, columns, keep), columns), runs)
+    found = Inside(rows, len(finished), len(finished))
     measured = {
         name: of_runs(results, found, Statement(of.statistic, of.site, of.place), of.when)
         for name, of in wanted.items()
     }
-    return results._replace(runs=runs.assign(**measured))
+    since = found.since(runs)
+    titles = {name: of.title_since(since) for name, of in wanted.items()}
+    return results._replace(runs=runs.assign(**measured), titles=results.titles | titles)
 
 
 def _has_room(runs: pd.DataFrame) -> Array:
     """Which runs are of the first cells that MOST_BLOCKS has room for; those of the first cell are, whatever it is. (R,)"""
-    cells = runs.groupby("cell_id", sort=False)["depth"].agg(["size", "first"])
+    cells = own(runs, "depth").groupby(runs["cell_id"], sort=False).agg(["size", "first"])
     blocks = (cells["size"].clip(lower=FEWEST_SEEDS) * (cells["first"] + 2)).cumsum()
     kept = blocks.index[(blocks <= MOST_BLOCKS) | (np.arange(len(blocks)) == 0)]
     return runs["cell_id"].isin(kept).to_numpy()
@@ -165,7 +178,10 @@ def _read(
     site, names = pd.factorize(frame["site"], sort=True)
     order = np.lexsort((site, frame["block"], frame["epoch"], frame["run"]))
     frame = frame.iloc[order].assign(site=pd.Categorical.from_codes(site[order], names)).reset_index(drop=True)
-    if frame.duplicated(["run", *KEYS]).any():  # a conflict leaves several files of one trial
+    if frame.duplicated(["run", *KEYS]).any():  # a conflict, or other probes, leave several files of one trial
+        if "drift" in columns:  # since which epoch each is, is not known
+            several = frame.groupby(["run", *KEYS], observed=True)["drift"].transform("nunique") > 1
+            frame["drift"] = frame["drift"].mask(several)
         words = pd.Series(list(map(repr, frame[list(columns)].itertuples(index=False, name=None))))
         order = np.lexsort((words, frame["site"].cat.codes, frame["block"], frame["epoch"], frame["run"]))
         frame = frame.iloc[order].drop_duplicates(["run", *KEYS]).reset_index(drop=True)
@@ -193,6 +209,30 @@ def _one_a_block(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def _last(site: str) -> str:
     """The name of a layer in its order, without the path to it."""
     return site.rpartition(".")[2]
+
+
+def spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Since when each drift is: a row a run and probed epoch, with `before`, the epoch probed before it, and `usual`, in
+    which most runs of as many epochs were probed before it; of equals the earliest. −1 where there is none.
+    """
+    probes = rows[["run", "epoch"]].drop_duplicates(ignore_index=True)
+    probes["before"] = probes.groupby("run")["epoch"].shift(fill_value=-1)
+    length = runs["epochs"].to_numpy()[probes["run"]]
+    there = probes["before"].where(probes["before"] >= 0)
+    usual = there.groupby([length, probes["epoch"]]).transform(lambda before: before.mode().min())
+    return probes.assign(usual=usual.fillna(-1).astype(int))
+
+
+def _of_equal_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows with drift only where it is since the usual epoch: over other spans it is another number."""
+    if "drift" not in rows:
+        return rows
+    probes = spans(rows, runs)
+    other = probes.loc[probes["before"] != probes["usual"], ["run", "epoch"]]
+    if other.empty:
+        return rows
+    where = pd.MultiIndex.from_frame(rows[["run", "epoch"]]).isin(pd.MultiIndex.from_frame(other))
+    return rows.assign(drift=rows["drift"].mask(where))
 
 
 # Over seeds
@@ -244,7 +284,7 @@ def of_runs(results: Results, inside: Inside, statement: Statement, when: When) 
     run = rows["run"].to_numpy()
     epoch = inside.ends(runs)[run] if when == "end" else np.zeros(len(rows), int)
     at = (rows["epoch"] == epoch) & (rows["site"] == statement.site) & ((when == "start") | (epoch > 0))
-    depth, block = runs["depth"].to_numpy()[run], rows["block"].to_numpy()
+    depth, block = own(runs, "depth").to_numpy()[run], rows["block"].to_numpy()
     if statement.place == "mean":
         at &= (block >= 1) & (block <= depth)
     else:

@@ -15,8 +15,9 @@ from reports import statistics as st
 from reports.figures import MOST_COLUMNS, MOST_PANELS, STYLE, arm_colours, arm_lines, panels
 from reports.inside import Inside, block_at, quantiles, shares
 from reports.inside_words import significant
-from reports.layer_names import LOG
+from reports.layer_names import LOG, since_when
 from reports.outcomes import Results
+from reports.rates import own
 from reports.words import label
 from results import Store
 from results.schema import QUANTILES
@@ -52,7 +53,7 @@ GRADIENTS = (
         LOG + "gradient_change", "weight", "relative change of the gradient when the layers before are updated", "log"
     ),
     Shown(LOG + "update_norm", "weight", "size of a step, relative to the weights", "log"),
-    Shown("drift", "input", "drift of a block's input since the last probed epoch, in standard deviations", "plain"),
+    Shown("drift", "input", "drift of a block's input {since}, in standard deviations", "plain"),
 )
 
 
@@ -101,19 +102,21 @@ def _seeds(n: Sequence[int]) -> str:
     return f"n = {min(n)}" if min(n) == max(n) else f"n = {min(n)} to {max(n)}"
 
 
-def _about(there: Sequence[Group], zero: Sequence[Group], fields: Sequence[str]) -> str:
-    """How deep the networks are where all are alike, of how many seeds the means, and which panels need not be drawn."""
+def _about(there: Sequence[Group], zero: Sequence[Group], fields: Sequence[str], cut: Sequence[str]) -> str:
+    """How deep the networks are where all are alike, of how many seeds the means, `cut`, and which panels are not drawn."""
     rows = pd.concat([each.rows for each in there])
     deep = [f"depth {rows['depth'].iloc[0]}"] if "depth" in fields and rows["depth"].nunique() == 1 else []
     named = [field for field in fields if not (field == "depth" and deep)]
     nothing = [f"0 everywhere: {'; '.join(label(each.values, named) for each in zero)}"] if zero else []
-    return ", ".join([*deep, _seeds(rows["n"]), *nothing])
+    return ", ".join([*deep, _seeds(rows["n"]), *cut, *nothing])
 
 
-def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequence[str]) -> Picture | None:
+def over_depth(
+    frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequence[str], since: int | None = None
+) -> Picture | None:
     """Means over seeds and their 95 % intervals, block by block; below each other at initialisation and at the end.
 
-    frame: of inside.summary. None where the statistic is 0, or no run has it.
+    frame: of inside.summary. since: of Inside. None where the statistic is 0, or no run has it.
     """
     there = groups(frame, fields)[: MOST_PANELS // 2]
     of_it = [each.rows[(each.rows["statistic"] == of.statistic) & (each.rows["site"] == of.site)] for each in there]
@@ -149,12 +152,15 @@ def over_depth(frame: pd.DataFrame, of: Shown, fields: Sequence[str], arms: Sequ
                 if column == 0:
                     ax.set_ylabel(_moment(rows, when), fontsize=8)
                     ax.yaxis.set_label_coords(-0.5 / size[0], 0.5)  # beside the longest numbers of its ticks
-        _scale(axes[0, 0, 0], of, np.concatenate(drawn))
+        mean, low, high = np.hstack(drawn)
+        _scale(axes[0, 0, 0], of, mean)
+        cut = _cut(axes[0, 0, 0], low, high)
         axes[0, 0, 0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        ends = {"weight": " (0: stem, last + 1: head)", "input": " (last + 1: head)"}.get(of.site, "")
-        figure.supxlabel(f"block{ends}", fontsize=9, y=0.02, va="bottom")
+        ends = ["0: stem"] if any((each.rows["block"] == 0).any() for each in there) else []
+        ends += ["last + 1: head"] if of.site in ("weight", "input") else []
+        figure.supxlabel(f"block ({', '.join(ends)})" if ends else "block", fontsize=9, y=0.02, va="bottom")
         _legend(figure, arms, over)
-    return Picture(figure, of.title, _about(there, zero, fields))
+    return Picture(figure, of.title.format(since=since_when(since)), _about(there, zero, fields, cut))
 
 
 def _at(rows: pd.DataFrame, when: str) -> pd.DataFrame:
@@ -168,7 +174,7 @@ def _moment(rows: pd.DataFrame, when: str) -> str:
 
 
 def _lines(ax, rows: pd.DataFrame, of: Shown, arms: Sequence[str]) -> list[Array]:
-    """A line an arm with its band. Gives the means as drawn."""
+    """A line an arm with its band. Gives mean, low and high as drawn, (3, blocks), of those that are finite."""
     colours, lines = arm_colours(arms), arm_lines(arms)
     drawn = []
     for arm in arms:
@@ -178,7 +184,7 @@ def _lines(ax, rows: pd.DataFrame, of: Shown, arms: Sequence[str]) -> list[Array
         alone = "o" if len(block) == 1 else None
         ax.plot(block, mean, color=colours[arm], linestyle=lines[arm], linewidth=1.3, marker=alone, markersize=3)
         ax.fill_between(block, low, high, where=bounded, color=colours[arm], alpha=0.25, linewidth=0)
-        drawn.append(mean[np.isfinite(mean)])
+        drawn.append(np.stack([mean, low, high])[:, np.isfinite(mean)])
     return drawn
 
 
@@ -209,6 +215,13 @@ def _scale(ax, of: Shown, drawn: Array) -> None:
         ax.set_ylim(low - room, high + room)
 
 
+def _cut(ax, low: Array, high: Array) -> list[str]:
+    """For the caption, that bands do not end within the axis; empty where all that are drawn do."""
+    bottom, top = ax.get_ylim()
+    drawn = np.isfinite(low) & np.isfinite(high)
+    return ["wide intervals leave the axes"] if (drawn & ((low < bottom) | (high > top))).any() else []
+
+
 def _legend(figure: Figure, arms: Sequence[str], rows: int) -> None:
     colours, lines = arm_colours(arms), arm_lines(arms)
     handles = [Line2D([], [], color=colours[arm], linestyle=lines[arm], linewidth=2, label=arm) for arm in arms]
@@ -234,7 +247,7 @@ def histograms(results: Results, inside: Inside, store: Store, fields: Sequence[
     runs = runs.assign(row=np.arange(len(runs))).iloc[inside.runs]
     kinds = groups(runs[runs["arm"].notna()], fields)[:MOST_HISTOGRAMS]
     wanted = np.concatenate([each.rows["row"].to_numpy() for each in kinds]) if kinds else np.empty(0, int)
-    depth = results.runs["depth"].to_numpy()
+    depth = own(results.runs, "depth").to_numpy()
 
     def blocks(rows: pd.DataFrame) -> Array:
         deep = depth[rows["run"]]
@@ -260,7 +273,7 @@ def _histogram(keys: pd.DataFrame, values: Array, arms: Sequence[str]) -> tuple[
     edges = _edges([values[rows] for rows in where.values()])
     middle = (edges[1:] + edges[:-1]) / 2
     colours, lines = arm_colours(arms), arm_lines(arms)
-    across, most, seeds = 2.1, 0.0, set()
+    across, most, seeds, ends = 2.1, 0.0, set(), []
     with mpl.rc_context(STYLE | {"axes.titlesize": 8.5}):
         over = _legend_rows(arms, len(epochs) * across)
         figure, axes = panels(
@@ -281,8 +294,10 @@ def _histogram(keys: pd.DataFrame, values: Array, arms: Sequence[str]) -> tuple[
                     ax.fill_between(middle, np.maximum(low, 0), high, color=colours[arm], alpha=0.25, linewidth=0)
                 most = max(most, m.mean.max())
                 seeds.add(len(of_run))
+                ends.append([np.maximum(low, 0), high])
         axes[0].set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
         axes[0].set_ylim(0, 1.1 * most)
+        cut = _cut(axes[0], *np.hstack(ends))
         axes[0].yaxis.set_major_locator(FixedLocator([1, 5, 20, 50, 100]))
         axes[0].set_xlim(middle[0], middle[-1])
         axes[0].xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
@@ -290,7 +305,7 @@ def _histogram(keys: pd.DataFrame, values: Array, arms: Sequence[str]) -> tuple[
         figure.supxlabel("what the activation gives", fontsize=9, y=0.02, va="bottom")
         figure.supylabel("share of values (%)", fontsize=9)
         _legend(figure, arms, over)
-    return figure, _seeds(seeds)
+    return figure, ", ".join([_seeds(seeds), *cut])
 
 
 def _edges(parts: Sequence[Array]) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
-from reports.inside import STATEMENTS, Inside, Statement, levels, of_runs
+from reports.inside import STATEMENTS, Inside, Statement, levels, of_runs, spans
 from reports.layer_names import LOG, PLACES, SHARES, WHEN, title
 from reports.outcomes import Results
 from reports.words import counted, enumerated, label, listed, minus, plain
@@ -65,6 +65,26 @@ def coverage(results: Results, inside: Inside) -> str:
         text += f" There is room for {inside.room:,}, those of the first cells; the others were not looked at."
     if diverged := (runs["status"] == "diverged").sum():
         text += f" Of these {diverged:,} diverged: they count as long as they were finite."
+    return text + _unlike(results, inside)
+
+
+def _unlike(results: Results, inside: Inside) -> str:
+    """Which runs that are done were probed in other epochs than others of as many epochs; empty where none was."""
+    runs, probes = results.runs, spans(inside.rows, results.runs)
+    done = probes[(runs["status"] == "done").to_numpy()[probes["run"]]]
+    probed = done.groupby("run")["epoch"].agg(lambda epochs: enumerated([*map(str, epochs)]))
+    length = runs["epochs"].to_numpy()[probed.index]
+    counts = probed[probed.groupby(length).transform("nunique") > 1].value_counts()
+    if counts.empty:
+        return ""
+    counts = counts.sort_index().sort_values(ascending=False, kind="stable")
+    parts = [f"{n:,} in {epochs}" for epochs, n in counts.head(MOST_NAMED).items()]
+    text = f" Runs were probed in different epochs: {listed(parts, len(counts))}."
+    last = probes[(probes["epoch"] == inside.ends(runs)[probes["run"]]) & (probes["before"] >= 0)]
+    if lost := (last["before"] != last["usual"]).sum():
+        text += (
+            f" Drift at the end is left out for {counted(lost, 'run')} that have it since another epoch than the rest."
+        )
     return text
 
 

@@ -48,9 +48,18 @@ class LayerMetric(NamedTuple):
     @property
     def title(self) -> str:
         """'share of saturated values (act, last block, at initialisation)'"""
-        name = title(self.statistic)
+        return self.title_since(None)
+
+    def title_since(self, epoch: int | None) -> str:
+        """The same, of drift with the epoch that it is since, where that is one."""
+        name = f"drift {since_when(epoch)}" if self.statistic == "drift" else title(self.statistic)
         logarithm = "logarithm of the " if self.statistic.startswith(LOG) else ""
         return f"{logarithm}{name} ({self.site}, {PLACES[self.place]}, {WHEN[self.when]})"
+
+
+def since_when(epoch: int | None) -> str:
+    """'since initialisation', 'since epoch 3': of drift; None where that depends on the run."""
+    return f"since {f'epoch {epoch}' if epoch else 'initialisation'}" if epoch is not None else "since the probe before"
 
 
 def title(statistic: str) -> str:

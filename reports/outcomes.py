@@ -3,7 +3,7 @@
 Pairs are joined by (cell without order, seed), never by position. A diverged run has an outcome, a failed one is missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
@@ -39,6 +39,7 @@ class Results(NamedTuple):
     conflicts: pd.DataFrame  # rows of planned runs that measured something else by equal engine, code and data
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
     rungs: tuple[Rung, ...] = ()  # of tuning, where a grid halves its candidates
+    titles: Mapping[str, str] = {}  # of metrics of which the store says more than their names
 
     def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
         """The cells without order at these places of `pairs`, in the columns FIELDS_OF_A_PAIR; NaN where a pair has no such

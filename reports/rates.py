@@ -84,6 +84,11 @@ def tuned(results: Results) -> Results:
     return results._replace(place={order: place[:tuning] for order, place in results.place.items()})
 
 
+def own(runs: pd.DataFrame, field: str) -> pd.Series:
+    """The value that each run has of a field: the chosen one where it was searched, NaN where none was chosen. (R,)"""
+    return runs[f"selected_{field}" if f"selected_{field}" in runs else field]
+
+
 def select(results: Results) -> Selected:
     """Choose for each order of each cell the candidate with the best mean over its tuning seeds; of equals, the smaller.
 

@@ -162,10 +162,10 @@ def inside(results: Results, store: Store, varying: Sequence[str], add: Add) -> 
     if found.rows.empty:
         return None
     arms = list(results.grid.analysis.arms)
-    levels = inner.summary(results, found, varying)
+    levels, since = inner.summary(results, found, varying), found.since(results.runs)
     pairs = inner.paired(results, found)
     pictures = {
-        kind: [(of.statistic, inside_figures.over_depth(levels, of, varying, arms)) for of in shown]
+        kind: [(of.statistic, inside_figures.over_depth(levels, of, varying, arms, since)) for of in shown]
         for kind, shown in (("activations", inside_figures.ACTIVATIONS), ("gradients", inside_figures.GRADIENTS))
     }
     pictures["histograms"] = [

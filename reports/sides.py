@@ -48,6 +48,7 @@ class Evidence(NamedTuple):
     rows: pd.DataFrame  # R rows: what the comparisons of a row have in common
     levels: tuple  # L: the values of `over`
     slots: pd.DataFrame  # a row for each pair of cells that is compared: their fields, and its `row`
+    what: str  # is compared: the metric's title
     apart: int  # comparisons that are left out, since not every value of `over` has their like
 
 
@@ -89,6 +90,7 @@ def evidence(claim: Claim, results: Results, design: Design) -> Evidence | str:
         rows=rows,
         levels=levels,
         slots=slots,
+        what=results.titles.get(claim.metric, measure(claim.metric).title),
         apart=apart,
     )
 

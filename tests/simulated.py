@@ -28,7 +28,7 @@ dataset = ["digits"]
 architecture = ["mlp"]
 order = {orders}
 activation = {activations}
-depth = {depths}
+{depth}
 {axes}
 [seeds]
 count = {seeds}
@@ -52,7 +52,8 @@ def read_grid(
     arms = {"before": BEFORE, "after": AFTER, **({"none": NONE} if "none" in str(contrasts) else {})}
     path = folder / "simulated.toml"
     text = GRID.format(
-        orders=list(arms.values()), activations=list(activations), depths=list(depths), seeds=seeds,
+        orders=list(arms.values()), activations=list(activations), seeds=seeds,
+        depth=f"depth = {list(depths)}" if depths else "",  # where it is searched, it stands in `axes`
         arms=", ".join(f"{name} = '{order}'" for name, order in arms.items()), contrasts=list(contrasts),
         margins=margins, axes=axes,
     )  # fmt: skip

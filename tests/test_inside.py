@@ -209,6 +209,40 @@ def test_of_a_searching_grid_only_fresh_seeds_at_the_chosen_rate_count(tmp_path)
     np.testing.assert_allclose(found.rows["saturated"], 0.01, rtol=1e-6)
 
 
+def test_where_a_grid_searches_depth_each_arm_has_the_blocks_of_its_chosen_one(tmp_path):
+    grid = read_grid(tmp_path, ("tanh",), (), seeds="6\ntuning = 5", axes="[nuisance]\ndepth = [2, 4]\n")
+    best = {BEFORE: 2, AFTER: 4}
+    runs = [
+        run(each.cell, each.seed, val_accuracy=0.5 + 0.1 * (each.cell.depth == best[each.cell.order]))
+        for each in grid.runs()
+    ]
+
+    def measure(row, epoch, block, site):
+        return {"saturated": block / 10, "quantiles": normal_quantiles(0, 1)} if site == "act" else None
+
+    store = fill(Store(tmp_path / "store"), runs, layers=layers_of(measure))
+    results = select(gather(grid, store)).results
+    found = inside.read(results, store)
+    assert found.room == found.finished == len(found.runs) == 12
+    for place, blocks in (("first", (1, 1)), ("middle", (1, 2)), ("last", (2, 4)), ("mean", (1.5, 2.5))):
+        name = f"layers.saturated.act.{place}.end"
+        of_claims = inside.with_layers(results, store, [name]).runs[name]
+        of_all = inside.of_runs(results, found, inside.Statement("saturated", "act", place), "end")
+        for values in (of_claims, of_all):
+            by_arm = [values[results.runs["order"] == order] for order in (BEFORE, AFTER)]
+            np.testing.assert_allclose(by_arm, np.repeat(blocks, 6).reshape(2, 6) / 10, rtol=1e-6)
+    difference = inside.paired(results, found).set_index(["statistic", "when"])["difference"]
+    assert difference["saturated", "end"] == pytest.approx(0.2)
+    lines = inside_figures.over_depth(
+        inside.summary(results, found, []), inside_figures.ACTIVATIONS[0], [], list(results.grid.analysis.arms)
+    )
+    assert [len(line.get_xdata()) for line in lines.figure.axes[0].lines] == [2, 4]
+    [picture] = inside_figures.histograms(results, found, store, [])
+    assert {ax.get_title().split(",")[0]: len(ax.lines) for ax in picture.figure.axes} == {
+        "block 1": 2, "block 2": 2, "block 4": 1,
+    }  # fmt: skip
+
+
 def test_only_the_first_cells_are_looked_at_where_there_is_no_room_for_all(tmp_path, monkeypatch):
     monkeypatch.setattr(inside, "FEWEST_SEEDS", 1)
     monkeypatch.setattr(inside, "MOST_BLOCKS", 3 * 6 * 6 + 1)  # three cells of depth 4 with six seeds
@@ -273,6 +307,95 @@ def test_a_mean_over_blocks_is_of_those_that_have_it_without_stem_and_head(tmp_p
 def test_the_places_in_a_network_are_its_first_middle_and_last_block(depth, middle):
     places = [int(inside.block_at(place, np.array(depth))) for place in ("first", "middle", "last")]
     assert places == [1, middle, depth]
+
+
+# Drift
+
+
+def drifting(probes):
+    """Inputs that drift by a tenth an epoch since the probe before. probes: of a run, the epochs of its probes."""
+
+    def measure(row, epoch, block, site):
+        if epoch not in probes(row):
+            return None
+        before = max((each for each in probes(row) if each < epoch), default=None)
+        drift = {"drift": (epoch - before) / 10 * (1 + 0.01 * jitter(row, epoch))} if before is not None else {}
+        return drift if site == "input" else {"sd": 1.0}
+
+    return measure
+
+
+OF_DRIFT = 'metric = "layers.drift.input.mean.end"\nexpected = "less"'
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "usual", "left", "title", "said"),
+    [
+        (
+            ["after - before", "after - none"], 1.0, [AFTER, NONE], "drift since epoch 10",
+            "12 in 0, 10 and 20; 6 in 0 and 20. Drift at the end is left out for 6 runs that",
+        ),
+        (
+            ["after - before"], 2.0, [BEFORE], "drift since initialisation",
+            "6 in 0 and 20; 6 in 0, 10 and 20. Drift at the end is left out for 6 runs that",
+        ),
+    ],
+    ids=["most", "of equals the earliest"],
+)  # fmt: skip
+def test_drift_counts_where_it_is_since_the_epoch_that_most_runs_have(tmp_path, contrasts, usual, left, title, said):
+    measure = drifting(lambda row: (0, LAST) if row["cell"].order == BEFORE else (0, 10, LAST))
+    results, store = study(tmp_path, measure, epochs=(0, 10, LAST), contrasts=contrasts)
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    np.testing.assert_allclose(ends[results.runs["order"].isin(left)], usual, rtol=0.05)
+    assert np.isnan(ends[~results.runs["order"].isin(left)]).all()
+    assert f" Runs were probed in different epochs: {said}" in inside_words.coverage(results, found)
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert (row["verdict"], row["n"]) == ("undecided", 0)
+    assert f"in {title} (input, mean over blocks, after the last probed epoch): no cell has 5 pairs" in row["reason"]
+    [drift] = [each for each in section(tmp_path, results, store)["gradients"] if each["name"] == "inside-drift"]
+    assert drift["title"].startswith(title.replace("drift", "drift of a block's input"))
+
+
+def test_drift_over_one_span_is_compared_and_nothing_is_said(tmp_path):
+    def probes(row):
+        return () if row["seed"] == 0 else (0, 5, 10) if row["status"] == "diverged" else (0, 5, 10, LAST)
+
+    status = {1: "diverged"}
+    results, store = study(
+        tmp_path, drifting(probes), epochs=(0, 5, 10, LAST), seeds=8, status=lambda each: status.get(each.seed)
+    )
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert row["n"] == 6
+    assert "in drift since epoch 10 (input, " in row["reason"]
+    assert "different epochs" not in inside_words.coverage(results, inside.read(results, store))
+
+
+def test_drift_of_runs_of_other_lengths_has_spans_of_its_own(tmp_path):
+    grid = read_grid(tmp_path, axes="epochs = [10, 20]", seeds=6)
+    measure = drifting(lambda row: {10: (0, 5, 10), 20: (0, 10, 20)}[row["cell"].epochs])
+    runs = [run(each.cell, each.seed) for each in grid.runs()]
+    store = fill(Store(tmp_path / "store"), runs, layers=layers_of(measure, epochs=(0, 5, 10, LAST)))
+    results = gather(grid, store)
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    np.testing.assert_allclose(ends, np.where(results.runs["epochs"] == 10, 0.5, 1.0), rtol=0.05)
+    assert "different epochs" not in inside_words.coverage(results, found)
+    row = judged(results, store, SIDES + OF_DRIFT, tmp_path)
+    assert "in drift since the probe before (input, " in row["reason"]
+
+
+def test_drift_that_a_run_has_twice_since_different_epochs_does_not_count(tmp_path):
+    results, store = study(tmp_path, drifting(lambda row: (0, LAST)))
+    cells = {cell.cell_id: cell for cell in results.grid.cells()}
+    for trial, rows in results.runs[results.runs["order"] != BEFORE].groupby("trial"):
+        again = layers_of(drifting(lambda row: (0, 10, LAST)), epochs=(0, 10, LAST))
+        store.write({"layers": again(trial, [run(cells[row.cell_id], row.seed) for row in rows.itertuples()])})
+    found = inside.read(results, store)
+    ends = inside.of_runs(results, found, inside.Statement("drift", "input", "mean"), "end")
+    assert np.isnan(ends).all()  # of before too, whose spans are those of few
+    rows = found.rows[(found.rows["site"] == "input") & (found.rows["epoch"] == 10)]
+    np.testing.assert_allclose(rows["drift"], 1, rtol=0.05)
 
 
 # Histograms
@@ -351,6 +474,47 @@ def test_a_line_over_depth_is_the_mean_of_its_arm_in_the_deepest_networks(tmp_pa
     np.testing.assert_allclose(gradient.figure.axes[0].lines[1].get_ydata(), [8, 4, 2, 1], rtol=0.2)  # after
     drift = inside_figures.over_depth(table, inside_figures.GRADIENTS[-1], ["activation", "depth"], arms)
     assert len(drift.figure.axes) == 2  # there is none at initialisation
+
+
+def test_blocks_that_are_none_are_named_where_a_statistic_has_them(tmp_path):
+    def measure(row, *at):
+        return {**typical(row, *at), **({"gradient_change": 0.1} if at[-1] == "weight" else {})}
+
+    results, found = read(tmp_path, measure)
+    stem = found.rows[(found.rows["block"] == 1) & (found.rows["site"] == "weight")].assign(
+        block=0, gradient_change=NAN
+    )
+    table = inside.summary(results, found._replace(rows=pd.concat([found.rows, stem], ignore_index=True)), [])
+    pictures = {
+        of.statistic: inside_figures.over_depth(table, of, [], list(results.grid.analysis.arms))
+        for of in (*inside_figures.ACTIVATIONS, *inside_figures.GRADIENTS)
+    }
+    assert {name: picture.figure.get_supxlabel() for name, picture in pictures.items() if picture} == {
+        "saturated": "block",
+        "effective_rank": "block",
+        "log10_sd": "block",
+        "log10_gradient_norm": "block (0: stem, last + 1: head)",
+        "log10_gradient_change": "block (last + 1: head)",
+        "log10_update_norm": "block (0: stem, last + 1: head)",
+        "drift": "block (last + 1: head)",
+    }
+
+
+@pytest.mark.parametrize(("spread", "about"), [(0.01, "n = 2"), (0.1, "n = 2, wide intervals leave the axes")])
+def test_a_caption_says_where_intervals_leave_the_axes(tmp_path, spread, about):
+    def measure(row, epoch, block, site):
+        of_seed = spread * (row["seed"] - 0.5)
+        return {"saturated": 0.5 + of_seed, "quantiles": normal_quantiles(of_seed, 1)} if site == "act" else None
+
+    results, store = study(tmp_path, measure, seeds=2)
+    found = inside.read(results, store)
+    table, arms = inside.summary(results, found, []), list(results.grid.analysis.arms)
+    picture = inside_figures.over_depth(table, inside_figures.ACTIVATIONS[0], [], arms)
+    bottom, top = picture.figure.axes[0].get_ylim()
+    assert ((100 * table["low"] < bottom) | (100 * table["high"] > top)).any() == ("leave" in about)
+    assert picture.about == about
+    [histogram] = inside_figures.histograms(results, found, store, [])
+    assert histogram.about == about
 
 
 def test_what_is_0_everywhere_is_said_and_not_drawn(tmp_path):
