@@ -1,6 +1,7 @@
 """Layers that train S seeds at once in the layout of harness/layout.py, and the block that an order names."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import takewhile
 from math import prod
 
@@ -354,7 +355,11 @@ def network(
     if len(after):
         parts["after_blocks"] = after
     if kernel:
-        _check_end(cell, blocks, after, residual)
+        *_, end = (each for each in blocks.modules() if isinstance(each, Block))
+        ends = {f"order {cell.order}": end}
+        if residual:  # the sum hides the branch
+            ends = {f"after_sum = {cell.after_sum}": named_layers(cell, "after_sum", last, space)}
+        _check_end(ends | {f"after_blocks = {cell.after_blocks}": after})
         parts["mean"] = MeanSpace()
     if cell.head_norm != NONE:
         parts["head_norm"] = normalization(cell, cell.head_norm, last, 0)
@@ -367,11 +372,9 @@ def _passes_on(layer: nn.Module) -> bool:
     return isinstance(layer, Dropout | nn.Identity) or (isinstance(layer, nn.LeakyReLU) and layer.negative_slope == 1)
 
 
-def _check_end(cell: Cell, blocks: nn.Module, after: nn.Sequential, residual: bool) -> None:
-    """ValueError where the mean over space, which follows, would be the same of every example."""
-    *_, last = (each for each in blocks.modules() if isinstance(each, Block))
-    end, where = (blocks[-1].after, f"after_sum = {cell.after_sum}") if residual else (last, f"order {cell.order}")
-    layers = [(layer, where) for layer in end] + [(layer, f"after_blocks = {cell.after_blocks}") for layer in after]
+def _check_end(ends: Mapping[str, nn.Sequential]) -> None:
+    """ValueError where the mean over space, which follows, would be the same of every example. ends: what acts last."""
+    layers = [(layer, where) for where, end in ends.items() for layer in end]
     acting = reversed([each for each in layers if not _passes_on(each[0])])
     for layer, where in takewhile(lambda each: isinstance(each[0], Normalization), acting):  # which keep a mean of 0
         if isinstance(layer, GroupNorm) and layer.each_channel:
