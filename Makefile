@@ -17,7 +17,7 @@ sweep: .venv/installed
 	@$(BIN)/normorder sweep "$$GRID" $(options) $(if $(ADDRESS),--address "$$ADDRESS")
 
 plan: .venv/installed
-	@$(BIN)/normorder plan "$$GRID" $(options)
+	@$(BIN)/normorder plan "$$GRID" $(options) $(if $(ADDRESS),--address "$$ADDRESS")
 
 report: .venv/installed
 	@$(BIN)/normorder report "$$GRID" $(options)

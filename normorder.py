@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import pandas as pd
 import typer
@@ -24,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 import harness
-from grids import Grid, WrongUse, setting
+from grids import Grid, Resources, Run, WrongUse, setting
 from harness import datasets
 from harness.apart import Lost, apart, ignore_signals, interruptible
+from harness.engine import Pilot
 from harness.plan import PlanError, group
 from harness.study import Study, look, tell
 from harness.tuning import choose_how, to_measure
@@ -34,11 +36,14 @@ from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
-from results.protocol import unchosen
+from results.protocol import expected, unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
+
+if TYPE_CHECKING:  # torch costs seconds
+    from harness.pricing import Timings
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -116,20 +121,102 @@ def plan_command(
     grid_path: GridPath = DEFAULT_GRID,
     store: StorePath = None,
     seeds: SeedCount = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster whose slots are counted; without it, this machine's are")
+    ] = None,
     fresh: Fresh = False,
     retry: Retry = False,
+    rehearse: Annotated[
+        float,
+        typer.Option(min=0.0, help="seconds of training, at most, that may be spent to know how far pairs scatter"),
+    ] = 60.0,
 ) -> None:
-    """Say what a sweep would do, and do nothing."""
-    from harness.trial import check_trainable  # torch costs seconds
+    """Say what a sweep would do, what it would take and what it could show, and write nothing to the store."""
+    from harness.pricing import Timings, in_words, price  # torch costs seconds
+    from harness.trial import check_trainable
 
+    check_address(address)
     study = open_study(grid_path, store, seeds, fresh, retry)
     with naming(grid_path):
         check_trainable({run.cell for run in study.plan.missing}, study.data)
-    slots = os.cpu_count() or 1
-    tell(study, group(study.plan.missing, study.data, slots, choose_how(study.plan, study.data, {}, slots)), slots)
-    if shapes := len(to_measure(study.plan, study.data)):
-        print(f"  a sweep first measures {shapes:,} shapes, and may choose other trials")
+    slots = slots_of(address, study.grid.resources)
+    pilots = pilots_of(study)
+    trials, later = (
+        group(runs, study.data, slots, choose_how(replace(study.plan, missing=runs), study.data, pilots, slots))
+        for runs in (study.plan.missing, later_runs(study))
+    )
+    tell(study, trials, slots)
     tell_unchosen(study)
+    timings = Timings(study.data, min(slots, slots_here(study.grid.resources)))
+    for line in in_words(price([*trials, *later], timings, slots), slots, study.grid.resources):
+        print(f"  {line}")
+    tell_power(study, timings, rehearse)
+
+
+def check_address(address: str | None) -> None:
+    if address is not None and not ADDRESS.fullmatch(address):  # it is not repeated, since it may hold a secret
+        raise WrongUse("--address: must be auto, host:port or ray://host:port, and nothing more")
+
+
+def slots_of(address: str | None, asked: Resources) -> int:
+    """Trials at once: on the cluster, and where that cannot be reached, which is told, or without one, on this machine."""
+    here = slots_here(asked)
+    if address is None:
+        return here
+    from harness.drive import count_slots
+
+    try:
+        with private_folder() as scratch:
+            return apart(count_slots, address, asked, Path(scratch))
+    except WrongUse as error:
+        print(f"{error}; what follows is for {here} slots of this machine")
+        return here
+
+
+def slots_here(asked: Resources) -> int:
+    return max(1, int((os.cpu_count() or 1) // asked.cpus))
+
+
+def later_runs(study: Study) -> tuple[Run, ...]:
+    """At most so many, with some choice or other, of the stages that follow on what a plan knows."""
+    stages = expected(study.grid)[len(study.plan.stages) :]
+    return tuple(Run(cell, seed) for stage in stages for cell in stage.cells for seed in stage.seeds)
+
+
+def pilots_of(study: Study) -> dict[tuple, Pilot]:
+    """As a sweep measures them, but here."""
+    import torch
+
+    from harness.pilot import measure
+
+    torch.set_num_threads(1)  # as a trial has
+    shapes = to_measure(study.plan, study.data)
+    return {key: measure(cell, study.data[cell.dataset], blocks) for key, (cell, blocks) in shapes.items()}
+
+
+def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
+    """What the study can show with its seeds, from the spread in its store, else in a few runs that are trained now."""
+    from harness.rehearsal import rehearse, rehearsed
+    from reports.power import in_words, known_spread, power, warnings
+
+    grid, store = study.grid, study.store
+    if grid.analysis.primary is None:
+        return
+    spread = known_spread(grid, store, "of pairs in the store")
+    if spread is None:
+        small = rehearsed(grid)
+        try:
+            apart_from_it, next_s = rehearse(small, timings, limit_s)
+            spread = known_spread(small, apart_from_it, "of pairs trained for this plan")
+            if next_s:
+                print(f"  --rehearse {next_s:.0f} would tell more of the spread of pairs")
+        except StoreError as error:  # the folder of data cannot be written
+            print(f"  nothing was rehearsed: {error}")
+    told = power(grid, spread)
+    for line in in_words(told, spread):
+        print(f"  {line}")
+    for line in warnings(told):
+        print(f"warning: {line}")
 
 
 @app.command()
@@ -148,8 +235,7 @@ def sweep(
 ) -> None:
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
-    if address is not None and not ADDRESS.fullmatch(address):  # it is not repeated, since it may hold a secret
-        raise WrongUse("--address: must be auto, host:port or ray://host:port, and nothing more")
+    check_address(address)
     study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
     ended = study.plan.finished + study.plan.failed
     if not study.plan.missing:

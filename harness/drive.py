@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from grids import Resources
 from harness import cluster, placement
 from harness.engine import Pilot
 from harness.placement import GpuMemory, Node
@@ -30,6 +31,16 @@ class _There(NamedTuple):
     made_by: Mapping[str, str]
     mark: str
     scratch: Path
+
+
+def count_slots(address: str, asked: Resources, scratch: Path) -> int:
+    """Trials that the Ray cluster at `address` trains at once. ClusterError where it cannot be reached or trains none."""
+    with cluster.cluster(address, scratch):
+        nodes = cluster.run_there(cluster.nodes) if address.startswith("ray://") else cluster.nodes()
+        cluster.check_met(nodes, asked)
+        if asked.gpus is None:
+            asked = asked.model_copy(update={"gpus": 0.0})
+        return placement.slots(nodes, asked)
 
 
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:

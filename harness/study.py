@@ -46,13 +46,19 @@ def tell(study: Study, trials: list[Trial], slots: int) -> None:
         print(f"  {line}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
     compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
-    print(f" in {len(trials):,} trials{compiled} on {slots} slots" if trials else "")
+    print(f" in {len(trials):,} trials of {_seeds(trials)}{compiled} on {slots} slots" if trials else "")
     if plan.later:
         print(f"  then up to {plan.later:,} more, which these decide")
     if plan.failed:
         print("  --retry runs again what failed")
     for what, count in plan.outdated.items():
         print(f"  {count:,} finished runs were made by another version of {what}; --fresh runs them again")
+
+
+def _seeds(trials: list[Trial]) -> str:
+    """'20 seeds', '1 to 20 seeds'"""
+    least, most = (f([len(trial.seeds) for trial in trials]) for f in (min, max))
+    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''}"
 
 
 def _size(grid: Grid) -> str:

@@ -57,9 +57,9 @@ class Results(NamedTuple):
         return columns, tuple(self.place[order][:, columns] for order in orders)
 
 
-def gather(grid: Grid, store: Store) -> Results:
-    """Read the planned runs. ReportError where the store holds none of them, or only one arm."""
-    cells, seeds = list(grid.cells()), grid.seeds.every
+def gather(grid: Grid, store: Store, cells: Sequence[Cell] = ()) -> Results:
+    """Read the planned runs, or those of some cells. ReportError where the store holds none of them, or only one arm."""
+    cells, seeds = cells or list(grid.cells()), grid.seeds.every
     ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
     found, unplanned = store.find(ids, range(grid.seeds.count, TUNING_FROM))
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})

@@ -7,7 +7,7 @@ No loop runs over comparisons. Shapes: (n, K) for n pairs (the seeds) and K comp
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 from statsmodels.stats.multitest import fdrcorrection
 from statsmodels.stats.proportion import proportion_confint
 
@@ -259,6 +259,29 @@ def tost_power(m: Moments, margin: float, alpha: float) -> Array:
             reach = room[some] - spent[ones:end, None]  # (nodes, comparisons)
             power[some] = np.maximum(2 * special.ndtr(reach) - 1, 0).sum(0, initial=ones) / POWER_NODES
     return power
+
+
+def detectable(m: Moments, alpha: float, power: float) -> Array:
+    """Least |mean| whose sign the two-sided t test at alpha finds with probability `power`, if the true sd is m.sd. (K,)
+
+    By the noncentral t distribution; infinite where n < 2.
+    """
+
+    def in_sds(n: int) -> float:
+        if n < 2:
+            return np.inf
+        t, freedom, root = stats.t.ppf(1 - alpha / 2, n - 1), n - 1, np.sqrt(n)
+
+        def lacking(size: float) -> float:
+            return stats.nct.sf(t, freedom, size * root) - power
+
+        most = 1.0
+        while lacking(most) < 0:
+            most *= 2
+        return optimize.brentq(lacking, 0.0, most)  # statsmodels' solver gives 10 where few pairs need more
+
+    sizes, place = np.unique(m.n, return_inverse=True)
+    return np.array([in_sds(n) for n in sizes.tolist()], float)[place] * m.sd
 
 
 def upper_sd(m: Moments, level: float = 0.8) -> Array:

@@ -211,7 +211,7 @@ def test_the_commands_of_the_readme_run_from_plan_to_report(tmp_path):
 
     planned = normorder("plan", str(SMOKE))
     assert planned.returncode == 0
-    assert "to do 30 in 6 trials" in planned.stdout
+    assert "to do 30 in 6 trials of 5 seeds on" in planned.stdout
     swept = normorder("sweep", str(SMOKE))
     assert swept.returncode == 0, swept.stderr
     assert "runs 30/30" in swept.stdout
@@ -253,13 +253,13 @@ def compiled_sweep(folder: Path, *options: str, **environment: str) -> tuple[str
 
 def test_a_compiled_sweep_says_so_and_what_is_lost_of_it_is_compiled_again_to_equal_bits(tmp_path):
     printed, before = compiled_sweep(tmp_path, "--mode", "compiled")
-    assert re.search(r"to do 4 in (2|4) trials, \1 compiled on", printed)
+    assert re.search(r"to do 4 in (2|4) trials of \d seeds?, \1 compiled on", printed)
     assert before["engine"].str.endswith(", compiled").all()
     assert (before["seed_block"] == MOST_COMPILED).all()
     lost, *_ = Store(tmp_path / "store").files("runs")
     lost.unlink()
     printed, after = compiled_sweep(tmp_path)  # nothing is asked for: the store knows
-    assert re.search(r"to do (1|2) in (1|2) trials, \2 compiled on", printed)
+    assert re.search(r"to do (1|2) in (1|2) trials of \d seeds?, \2 compiled on", printed)
     pd.testing.assert_frame_equal(before[["run_id", "engine", *METRICS]], after[["run_id", "engine", *METRICS]])
 
 

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-from processes import end, program, sweeping, swept, told, wait_until, write_grid
+from processes import ROOT, end, program, sweeping, swept, told, wait_until, write_grid
 from stress import Nodes
 
 from results import Store
@@ -129,6 +129,20 @@ def test_what_no_node_can_meet_is_told_at_once_with_the_sizes(tmp_path, cluster)
     assert code == 2
     told = out.splitlines()[-1]
     assert told.startswith("normorder: a trial asks for 2 CPU and 2 GPU, the nodes have 2 CPU and 1 GPU; 1 CPU; ")
+    grid.write_text(grid.read_text().replace("cpus = 2\ngpus = 2\n", "gpus = 0\n"))
+    planning = [
+        sys.executable,
+        "-m",
+        "normorder",
+        "plan",
+        str(grid),
+        "--store",
+        str(tmp_path / "store"),
+        "--rehearse",
+        "0",
+    ]
+    plan = subprocess.run([*planning, "--address", nodes.address], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert " seeds on 3 slots\n" in plan.stdout
 
 
 @contextlib.contextmanager
@@ -211,7 +225,7 @@ def test_a_sweep_from_outside_the_cluster_trains_there_and_tells_here(tmp_path, 
     root = program(tmp_path / "program", "pass")
     code, out = swept(grid, tmp_path / "store", "--address", outside, root=root)
     assert code == 0, out
-    assert "to do 8 in 2 trials on 1 slots" in out
+    assert "to do 8 in 2 trials of 4 seeds on 1 slots" in out
     assert "runs 8/8" in out
     assert len(Store(tmp_path / "store").finished()) == 8
     assert validate(Store(tmp_path / "store")) == []

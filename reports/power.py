@@ -1,0 +1,163 @@
+"""What a study can show, before it is trained: the power of its primary family at its number of seeds.
+
+The sd of differences is not known beforehand. It is taken at its 80 % upper limit, of each comparison by itself, so that
+in four of five studies there is more power than is told.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from grids import Cell, Grid
+from reports import statistics as st
+from reports.measures import Measure, measure
+from reports.outcomes import Paired, ReportError, Results, gather
+from reports.rates import select
+from reports.words import amount, counted, p_value, plain
+from results import Store
+
+MOST_COMPARISONS = 500  # that are looked at: enough to know their median and how far they are apart
+MOST_SEEDS = 20  # that are looked for, where a grid has fewer: an sd is then known to 16 %
+AIM = 0.8  # probability with which a difference is to be detected
+Array = np.ndarray
+
+
+class Spread(NamedTuple):
+    """Of differences of pairs. m: their moments in some comparisons, (K,). source: where these come from."""
+
+    m: st.Moments
+    source: str
+
+
+class Power(NamedTuple):
+    """Of a family of `comparisons`, with `pairs` each. Arrays have an entry a comparison whose spread is known, (K,)."""
+
+    of: Measure
+    contrast: str
+    comparisons: int
+    pairs: int
+    alpha: float
+    margin: float | None
+    sd: Array  # 80 % upper limits
+    detectable: Array  # the difference that the t test finds with probability AIM, at the first step of Holm
+    equivalence: Array  # probability that TOST shows equivalence at the first step of Holm if the difference is 0
+    certain: Array  # pairs with which some verdict is certain
+
+    @property
+    def smallest_p(self) -> float:
+        """Of the exact paired test: all differences have one sign."""
+        return 2.0 ** (1 - self.pairs)
+
+
+def known_spread(grid: Grid, store: Store, source: str) -> Spread | None:
+    """Of the primary family, as far as the store has pairs, of more seeds than the grid has, too; of many, of some."""
+    more = grid.seeds.model_copy(update={"count": max(grid.seeds.count, MOST_SEEDS)})
+    by_rest: dict[tuple, list[Cell]] = {}
+    for cell in grid.cells():
+        by_rest.setdefault(cell.without("order", *grid.searched), []).append(cell)
+    places = np.unique(np.linspace(0, len(by_rest) - 1, MOST_COMPARISONS).round().astype(int))
+    groups = list(by_rest.values())
+    try:
+        cells = [cell for place in places for cell in groups[place]]
+        return spread(gather(Grid(**{**dict(grid), "seeds": more}), store, cells), source)
+    except ReportError:  # of a store that has nothing yet
+        return None
+
+
+def spread(results: Results, source: str) -> Spread | None:
+    """Of the primary family, as far as there are pairs; None where no comparison has two."""
+    results = select(results).results
+    primary = results.grid.analysis.primary
+    _, places = results.columns(primary.contrast)
+    pair = Paired(results.runs, measure(primary.metric), places)
+    m = st.moments(pair.d, pair.floor)
+    known = m.n >= 2
+    return Spread(st.Moments(*(each[known] for each in m)), source) if known.any() else None
+
+
+def power(grid: Grid, found: Spread | None) -> Power | None:
+    """Of the primary family of a grid; None where it compares nothing. found: None for what needs no spread."""
+    analysis = grid.analysis
+    if analysis.primary is None:
+        return None
+    primary, pairs = analysis.primary, grid.seeds.count
+    count, margin = comparisons(grid), analysis.margin.get(primary.metric)
+    m = found.m if found else st.Moments(*np.empty((3, 0)))
+    sd = st.upper_sd(m)
+    planned = st.Moments(np.full(len(sd), pairs), np.zeros(len(sd)), sd)
+    nothing = np.full(len(sd), np.nan)
+    return Power(
+        of=measure(primary.metric),
+        contrast=primary.contrast,
+        comparisons=count,
+        pairs=pairs,
+        alpha=analysis.alpha,
+        margin=margin,
+        sd=sd,
+        detectable=st.detectable(planned, analysis.alpha / count, AIM),
+        equivalence=nothing if margin is None else st.tost_power(planned, margin, analysis.alpha / count),
+        certain=nothing if margin is None else st.seeds_needed(m, margin, analysis.alpha, count),
+    )
+
+
+def comparisons(grid: Grid) -> int:
+    """Of the primary family: the cells without order and without what is searched that have both of its arms."""
+    orders = grid.analysis.pairs[grid.analysis.primary.contrast]
+    cells = [
+        {cell.without("order", *grid.searched) for cell in grid.cells() if cell.order == order} for order in orders
+    ]
+    return len(cells[0] & cells[1])
+
+
+def warnings(found: Power) -> list[str]:
+    """Why such a study cannot reach a verdict, before anything is spent."""
+    told = []
+    if found.pairs < st.FEWEST_PAIRS:
+        told.append(f"{counted(found.pairs, 'seed')}: there is no verdict below {st.FEWEST_PAIRS}")
+    elif found.smallest_p > found.alpha:
+        told.append(f"{found.pairs} seeds: the exact paired test cannot go below p = {p_value(found.smallest_p)}")
+    elif found.smallest_p * found.comparisons > found.alpha:
+        told.append(
+            f"{found.pairs} seeds: the exact paired test cannot go below p = {p_value(found.smallest_p)}, after Holm over "
+            f"{found.comparisons:,} comparisons {p_value(min(1.0, found.smallest_p * found.comparisons))}"
+        )
+    if found.margin is None:
+        told.append(f"no margin for {found.of.name}: nothing can be shown to be equivalent")
+    elif len(found.sd) and (found.equivalence == 0).all():
+        told.append(f"{found.pairs} seeds: no difference could be shown to lie within ±{_margin(found)}")
+    return told
+
+
+def in_words(found: Power, known: Spread | None) -> list[str]:
+    """What `plan` prints of it. known: what the power was reckoned from."""
+    of, unit = found.of, f" {found.of.unit}" if found.of.unit else ""
+    lines = [
+        f"power of {found.contrast} in {of.title}: {counted(found.comparisons, 'comparison')} of {found.pairs} pairs",
+        f"  the exact paired test can reach p = {found.smallest_p:.2g}",
+    ]
+    if known is None:
+        return [*lines, "  the spread of differences is not known, so no more can be told"]
+    lines.append(
+        f"  sd of differences {_several(found.sd, lambda x: amount(x, of))}{unit}, 80 % upper limits, {known.source}"
+    )
+    lines.append(
+        f"  a difference of {_several(found.detectable, lambda x: amount(x, of))}{unit} is found with probability {AIM:g}"
+    )
+    if found.margin is not None:
+        lines.append(
+            f"  equivalence within ±{_margin(found)} is shown with probability {_several(found.equivalence, plain)} where "
+            "there is no difference"
+        )
+        lines.append(f"  some verdict is certain with {_several(found.certain, lambda x: plain(x, 0))} seeds")
+    return lines
+
+
+def _margin(found: Power) -> str:
+    return f"{amount(found.margin, found.of)} {found.of.unit}".rstrip()
+
+
+def _several(values: Array, told) -> str:
+    """'1.20 (0.60 to 2.10)': the median of several comparisons, with the smallest and largest."""
+    middle, low, high = np.median(values), values.min(), values.max()
+    text = told(middle)
+    return text if told(low) == told(high) else f"{text} ({told(low)} to {told(high)})"
