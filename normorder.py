@@ -196,7 +196,7 @@ def pilots_of(study: Study) -> dict[tuple, Pilot]:
 
 def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
     """What the study can show with its seeds, from the spread in its store, else in a few runs that are trained now."""
-    from harness.rehearsal import rehearse, rehearsed
+    from harness.rehearsal import rehearse, settled, wanted
     from reports.power import in_words, known_spread, power, warnings
 
     grid, store = study.grid, study.store
@@ -204,10 +204,11 @@ def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
         return
     spread = known_spread(grid, store, "of pairs in the store")
     if spread is None:
-        small = rehearsed(grid)
+        pairs = wanted(grid)
         try:
-            apart_from_it, next_s = rehearse(small, timings, limit_s)
-            spread = known_spread(small, apart_from_it, "of pairs trained for this plan")
+            apart_from_it, next_s = rehearse(pairs, timings, limit_s)
+            cells = [cell for pair in pairs for cell in pair]
+            spread = known_spread(settled(grid), apart_from_it, "of pairs trained for this plan", cells)
             if next_s:
                 print(f"  --rehearse {next_s:.0f} would tell more of the spread of pairs")
         except StoreError as error:  # the folder of data cannot be written

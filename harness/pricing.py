@@ -6,15 +6,16 @@ was measured is kept in $NORMORDER_DATA/timings.json.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -37,7 +38,8 @@ from harness.trial import processor, run_trial
 from results import Store
 
 STEPS = 40  # at most, of a pass of the pilot
-SHORT, LONG = 1, 3  # passes of its two trials
+CLEAR_S = 0.3  # by which its trials differ, unless the longer one has MOST_PASSES more passes
+MOST_PASSES = 128
 START_S = 12.5  # of a sweep before its first trial, and after its last: imports, Ray; measured on 2 cores
 STARTING_S = 0.011  # of the one process that starts trials, for each
 PASSES = 3  # over training and test examples when a training has ended: last and best epoch, statistics once more
@@ -86,19 +88,15 @@ class Timings:
             self.timed[key] = trial, self.kept.get(self._name(trial))
             if self.timed[key][1] is None:
                 missing.append(key)
-        pool = processes(self.slots) if missing else None
-        for key in missing:
-            trial, _ = self.timed[key]
-            try:
-                several = [*pool.map(_timed, [(trial, self.data[trial.cell.dataset])] * self.slots)]
-            except BrokenProcessPool:  # one was killed, as where memory is short
-                several, pool = [None], processes(self.slots)
-            if all(several):
-                self.timed[key] = trial, Timing(*map(median, zip(*several, strict=True)))
-                self.kept.add(self._name(trial), self.timed[key][1])
-        if pool:
-            pool.shutdown()
-            self.kept.write()
+        while missing:
+            with processes(self.slots) as pool, suppress(BrokenProcessPool):  # one was killed, as where memory is short
+                while missing:
+                    key = missing.pop(0)
+                    trial, _ = self.timed[key]
+                    several = [*started(pool, _timed, [(trial, self.data[trial.cell.dataset])] * self.slots)]
+                    if all(several):
+                        self.timed[key] = trial, Timing(*map(median, zip(*several, strict=True)))
+                        self.kept.add(self._name(trial), self.timed[key][1])
 
     def of(self, trial: Trial) -> tuple[float, float] | None:
         """Seconds of a whole trial and the bytes of its files; None where its shape's pilot failed, as it will."""
@@ -114,15 +112,33 @@ class Timings:
     def _name(self, trial: Trial) -> str:
         """In the file: what was timed, by what, where, beside how many others."""
         data = self.data[trial.cell.dataset]
-        key = [*map(str, self._key(trial)), trial.cell.order.count("-"), len(trial.seeds), len(data.x_train)]
+        key = [*map(str, self._key(trial)), len(trial.seeds), data.checksum]
+        key += [trial.cell.order, trial.cell.optimiser, trial.cell.init]
         by = [code_version(trial.cell.architecture), torch.__version__, processor(), self.slots]
         return identity({"key": key, "by": by})
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """New ones; an interrupt ends them with this process, and without a word."""
-    how = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), **how)
+@contextmanager
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """New ones, which end with the block, whatever they do where it is left by an error or an interrupt."""
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def started(pool: ProcessPoolExecutor, function: Callable, jobs: Sequence) -> Iterator:
+    """What function gives of each job, begun at once. An interrupt does not reach the processes that this starts."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return pool.map(function, jobs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _timed(what: tuple[Trial, Data]) -> Timing | None:
@@ -141,25 +157,31 @@ def measure(trial: Trial, data: Data) -> Timing:
     steps = examples // cell.batch
     tests = min(len(data.x_test), EVALUATION_BATCH)
     small = replace(data, x_test=data.x_test[:tests], y_test=data.y_test[:tests])
-    seconds_of, bytes_of = {}, {}
-    for epochs in (SHORT, SHORT, LONG):  # the first loads code and tunes kernels
+
+    def run(epochs: int) -> tuple[float, int]:
         short = cell.model_copy(update={"train_size": examples, "epochs": epochs})
         start = time.perf_counter()
         tables = run_trial(Trial(short, trial.seeds, probes=Probes().of(short)), small, NOBODY).tables
-        seconds_of[epochs] = time.perf_counter() - start
-        bytes_of[epochs] = _bytes(tables)
+        return time.perf_counter() - start, _bytes(tables)
+
+    run(1)  # loads code and tunes kernels
+    once, more = run(1), 0
+    while more < MOST_PASSES:
+        more = 4 * more or 2
+        longer = run(1 + more)
+        if longer[0] - once[0] > CLEAR_S:
+            break
     evaluation = _evaluation(trial, data)
     example = evaluation / len(data.x_val)
-    one_pass = max(0.0, (seconds_of[LONG] - seconds_of[SHORT]) / (LONG - SHORT))
-    of_pass = max(0.0, (bytes_of[LONG] - bytes_of[SHORT]) / (LONG - SHORT))
+    one_pass, of_pass = (max(0.0, (b - a) / more) for a, b in zip(once, longer, strict=True))
     return Timing(
         seeds=seeds,
         step_s=max(one_pass - evaluation, 0.1 * one_pass) / steps,
         evaluation_s=evaluation,
-        rest_s=max(0.0, seconds_of[SHORT] - one_pass - PASSES * (examples + tests) * example),
+        rest_s=max(0.0, once[0] - one_pass - PASSES * (examples + tests) * example),
         example_s=example,
         pass_bytes=of_pass,
-        rest_bytes=bytes_of[SHORT] - SHORT * of_pass,
+        rest_bytes=once[1] - of_pass,
     )
 
 
@@ -236,17 +258,16 @@ class _Kept:
     def __init__(self, path: Path):
         self.path, self.known = path, {}
         with suppress(OSError, ValueError):
-            self.known = json.loads(path.read_text())
+            self.known = dict(json.loads(path.read_text()))
 
     def get(self, name: str) -> Timing | None:
         with suppress(KeyError, TypeError):
-            return Timing(**self.known[name])
+            timing = Timing(**self.known[name])
+            return timing if all(map(math.isfinite, timing)) else None
         return None
 
     def add(self, name: str, timing: Timing) -> None:
         self.known[name] = timing._asdict()
-
-    def write(self) -> None:
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_suffix(f".{os.getpid()}")

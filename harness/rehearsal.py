@@ -12,7 +12,7 @@ from grids import Cell, Grid, identity
 from harness.datasets import Data, data_home
 from harness.packing import ends
 from harness.plan import Trial, code_version
-from harness.pricing import NOBODY, Timings, processes
+from harness.pricing import NOBODY, Timings, processes, started
 from harness.trial import run_trial
 from results import Store
 
@@ -20,31 +20,39 @@ SEEDS = 5  # of each cell: the 80 % upper limit of an sd is then 1.6 times it
 MOST = 3  # comparisons
 
 
-def rehearsed(grid: Grid) -> Grid:
-    """The grid with the middle one of all values that it searches, which need no tuning, and with few seeds."""
-    middle = {name: (values[len(values) // 2],) for name, values in grid.nuisance.items()}
+def settled(grid: Grid) -> Grid:
+    """The grid with few seeds and nothing to search; which values its cells have, `wanted` says."""
+    values = {name: values[:1] for name, values in grid.nuisance.items()}
     seeds = grid.seeds.model_copy(update={"count": SEEDS, "tuning": 0, "halving": 0})
-    return Grid(**{**dict(grid), "nuisance": middle, "seeds": seeds})
+    return Grid(**{**dict(grid), "nuisance": values, "seeds": seeds})
 
 
 def wanted(grid: Grid) -> list[tuple[Cell, Cell]]:
-    """Of the primary contrast, the cells of a few comparisons, the first and the last among them."""
+    """Of the primary contrast, the cells of a few comparisons, the first and the last among them.
+
+    Of a search at the middle one of the values that a comparison has.
+    """
+    by_rest: dict[tuple, dict[str, list[Cell]]] = {}
+    for cell in grid.cells():
+        by_rest.setdefault(cell.without("order", *grid.searched), {}).setdefault(cell.order, []).append(cell)
     orders = grid.analysis.pairs[grid.analysis.primary.contrast]
-    by_rest = [{cell.without("order"): cell for cell in grid.cells() if cell.order == order} for order in orders]
-    pairs = [(by_rest[0][rest], by_rest[1][rest]) for rest in by_rest[0] if rest in by_rest[1]]
+    pairs = []
+    for cells in by_rest.values():
+        if all(order in cells for order in orders):
+            pairs.append(tuple(cells[order][len(cells[order]) // 2] for order in orders))
     places = {round(i * (len(pairs) - 1) / max(1, MOST - 1)) for i in range(MOST)}
     return [pairs[i] for i in sorted(places)]
 
 
-def rehearse(grid: Grid, timings: Timings, limit_s: float) -> tuple[Store, float]:
+def rehearse(pairs: Sequence[tuple[Cell, Cell]], timings: Timings, limit_s: float) -> tuple[Store, float]:
     """Train what takes at most limit_s, the cheapest comparisons first: a store of it, and the seconds with one more, or 0.
 
-    grid: as `rehearsed` gives it. What is in the store already is not trained again. StoreError where it cannot be written.
+    pairs: as `wanted` gives them. What is in the store already is not trained again. StoreError where it cannot be written.
     """
-    store = Store(data_home() / "rehearsals" / _name(grid, timings.data))
+    store = Store(data_home() / "rehearsals" / _name(pairs, timings.data))
     there = store.finished()
-    pairs = [[Trial(cell, tuple(range(SEEDS))) for cell in pair] for pair in wanted(grid)]
-    new = [[trial for trial in pair if trial.runs[0].run_id not in there] for pair in pairs]
+    trials_of = [[Trial(cell, tuple(range(SEEDS))) for cell in pair] for pair in pairs]
+    new = [[trial for trial in pair if trial.runs[0].run_id not in there] for pair in trials_of]
     timings.know(trial for pair in new for trial in pair)
 
     def takes(some: Sequence[Trial]) -> float:
@@ -60,7 +68,7 @@ def rehearse(grid: Grid, timings: Timings, limit_s: float) -> tuple[Store, float
         store.check_writable()
         jobs = [(each, timings.data[each.cell.dataset]) for each in trials]
         with processes(timings.slots) as pool, suppress(BrokenProcessPool):  # what is there tells something
-            for tables in pool.map(_trained, jobs):
+            for tables in started(pool, _trained, jobs):
                 store.write(tables)
     return store, next_s
 
@@ -69,9 +77,9 @@ def _trained(what: tuple[Trial, Data]) -> dict:
     return run_trial(*what, NOBODY).tables
 
 
-def _name(grid: Grid, data: Mapping[str, Data]) -> str:
+def _name(pairs: Sequence[tuple[Cell, Cell]], data: Mapping[str, Data]) -> str:
     """A store for each version of what trains, and of the data."""
-    architectures = sorted({cell.architecture for cell in grid.cells()})
+    architectures = sorted({cell.architecture for pair in pairs for cell in pair})
     return identity(
         {"code": [code_version(each) for each in architectures], "data": sorted(d.checksum for d in data.values())}
     )

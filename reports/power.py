@@ -4,6 +4,7 @@ The sd of differences is not known beforehand. It is taken at its 80 % upper lim
 in four of five studies there is more power than is told.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,34 +46,41 @@ class Power(NamedTuple):
 
     @property
     def smallest_p(self) -> float:
-        """Of the exact paired test: all differences have one sign."""
-        return 2.0 ** (1 - self.pairs)
+        """Of the sign-flip test: all differences have one sign. Of many pairs signs are drawn."""
+        return 2.0 ** (1 - self.pairs) if self.pairs <= st.EXACT_PAIRS else 1 / (st.EXACT_FLIPS + 1)
 
 
-def known_spread(grid: Grid, store: Store, source: str) -> Spread | None:
-    """Of the primary family, as far as the store has pairs, of more seeds than the grid has, too; of many, of some."""
+def known_spread(grid: Grid, store: Store, source: str, cells: Sequence[Cell] = ()) -> Spread | None:
+    """Of the primary family, as far as the store has pairs of these cells, of more seeds than the grid has, too.
+
+    Without `cells` of those of the grid; of many, of some.
+    """
     more = grid.seeds.model_copy(update={"count": max(grid.seeds.count, MOST_SEEDS)})
-    by_rest: dict[tuple, list[Cell]] = {}
-    for cell in grid.cells():
-        by_rest.setdefault(cell.without("order", *grid.searched), []).append(cell)
-    places = np.unique(np.linspace(0, len(by_rest) - 1, MOST_COMPARISONS).round().astype(int))
-    groups = list(by_rest.values())
     try:
-        cells = [cell for place in places for cell in groups[place]]
-        return spread(gather(Grid(**{**dict(grid), "seeds": more}), store, cells), source)
+        return spread(gather(Grid(**{**dict(grid), "seeds": more}), store, cells or _some_cells(grid)), source)
     except ReportError:  # of a store that has nothing yet
         return None
 
 
 def spread(results: Results, source: str) -> Spread | None:
-    """Of the primary family, as far as there are pairs; None where no comparison has two."""
+    """Of the primary family, of pairs of which no run diverged; None where no comparison has two."""
     results = select(results).results
     primary = results.grid.analysis.primary
     _, places = results.columns(primary.contrast)
     pair = Paired(results.runs, measure(primary.metric), places)
-    m = st.moments(pair.d, pair.floor)
+    m = st.moments(pair.finished, pair.floor)
     known = m.n >= 2
     return Spread(st.Moments(*(each[known] for each in m)), source) if known.any() else None
+
+
+def _some_cells(grid: Grid) -> list[Cell]:
+    """All cells of at most so many comparisons, evenly spread."""
+    by_rest: dict[tuple, list[Cell]] = {}
+    for cell in grid.cells():
+        by_rest.setdefault(cell.without("order", *grid.searched), []).append(cell)
+    groups = list(by_rest.values())
+    places = np.unique(np.linspace(0, len(groups) - 1, MOST_COMPARISONS).round().astype(int))
+    return [cell for place in places for cell in groups[place]]
 
 
 def power(grid: Grid, found: Spread | None) -> Power | None:
@@ -124,7 +132,7 @@ def warnings(found: Power) -> list[str]:
     if found.margin is None:
         told.append(f"no margin for {found.of.name}: nothing can be shown to be equivalent")
     elif len(found.sd) and (found.equivalence == 0).all():
-        told.append(f"{found.pairs} seeds: no difference could be shown to lie within ±{_margin(found)}")
+        told.append(f"{counted(found.pairs, 'seed')}: no difference could be shown to lie within ±{_margin(found)}")
     return told
 
 

@@ -1,8 +1,11 @@
 """What a plan tells before a sweep: the power of a study, and its price."""
 
+import json
 import math
+import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -16,9 +19,21 @@ from harness import pricing, rehearsal
 from harness.cluster import ClusterError
 from harness.packing import length
 from harness.plan import Trial, work
-from harness.pricing import PASSES, START_S, STARTING_S, Timing, Timings, measure, price, seconds, span
+from harness.pricing import (
+    PASSES,
+    START_S,
+    STARTING_S,
+    Timing,
+    Timings,
+    measure,
+    price,
+    processes,
+    seconds,
+    span,
+    started,
+)
 from harness.pricing import in_words as price_in_words
-from harness.rehearsal import MOST, SEEDS, rehearse, rehearsed, wanted
+from harness.rehearsal import MOST, SEEDS, rehearse, settled, wanted
 from reports import statistics as st
 from reports.comparisons import compare
 from reports.outcomes import gather
@@ -106,6 +121,17 @@ def test_the_family_has_the_cells_with_both_arms(tmp_path, text, count):
     searching = read_grid(tmp_path, activations=("relu", "tanh", "elu"), depths=(2, 4), exclude=text,
                           axes="[nuisance]\nlr = [0.1, 0.2]")  # fmt: skip
     assert comparisons(searching) == count
+
+
+@pytest.mark.parametrize("n", [5, 24, 25, 1000])
+def test_the_smallest_p_is_that_of_the_sign_flip_test(tmp_path, n):
+    assert power(read_grid(tmp_path, seeds=n), None).smallest_p == pytest.approx(st.sign_flip(np.ones((n, 1)))[0])
+
+
+def test_pairs_with_a_diverged_run_tell_nothing_of_the_spread(tmp_path):
+    results = planted(tmp_path, 0.02)
+    runs = results.runs.assign(status=["diverged" if seed < 3 else "done" for seed in results.runs["seed"]])
+    assert spread(results._replace(runs=runs), "x").m.n.tolist() == [7]
 
 
 @pytest.mark.parametrize(
@@ -242,9 +268,12 @@ def test_what_was_timed_is_not_timed_again_but_for_other_seeds_or_slots(blobs, t
     for other, slots in ((Trial(cell(), (0, 1, 2)), 1), (trial, 2)):
         with pytest.raises((AttributeError, TypeError)):
             Timings(data, slots).know([other])
-    (tmp_path / "timings.json").write_text("{")
-    with pytest.raises((AttributeError, TypeError)):
-        Timings(data, 1).know([trial])
+    (name,) = first.kept.known
+    broken = {name: {**first.kept.known[name], "step_s": None}}
+    for text in ("{", "[]", "null", '"x"', json.dumps(broken)):
+        (tmp_path / "timings.json").write_text(text)
+        with pytest.raises((AttributeError, TypeError)):
+            Timings(data, 1).know([trial])
 
 
 def test_a_pilot_that_fails_is_told_and_nothing_else_is_lost(blobs, tmp_path, monkeypatch):
@@ -265,41 +294,66 @@ def test_a_pilot_that_is_killed_is_told_and_the_next_one_is_run(blobs, tmp_path,
     timings, trials = Timings({"x": blobs()}, 1), [Trial(cell(), (0,)), Trial(cell(depth=3), (0, 1))]
     monkeypatch.setattr(pricing, "_timed", die)
     assert price(trials, timings, 1) == (0.0, 0, 0, 3)
-    monkeypatch.undo()
-    assert Timings({"x": blobs()}, 1).kept.known == {}
+    assert timings.kept.known == {}
 
 
 # Rehearsals
 
 
-def test_a_rehearsal_trains_pairs_of_the_primary_contrast_within_its_seconds(blobs, tmp_path, monkeypatch):
+@pytest.fixture
+def rehearsing(blobs, tmp_path, monkeypatch):
+    """A grid that searches, without its middle rate at depth 2, and timings of which each trial takes what TIMED says."""
     monkeypatch.setenv("NORMORDER_DATA", str(tmp_path))
-    grid = read_grid(tmp_path, activations=("relu", "tanh"), depths=(1, 2), axes="[nuisance]\nlr = [0.3, 0.01, 0.1]")
-    small = rehearsed(grid)
-    assert {each.lr for each in small.cells()} == {0.01}
-    assert small.seeds.every == tuple(range(SEEDS))
-    pairs = wanted(small)
+    axes = "[nuisance]\nlr = [0.3, 0.01, 0.1]"
+    exclude = "exclude = [{ depth = 2, lr = 0.01 }]\n"
+    grid = read_grid(tmp_path, activations=("relu", "tanh"), depths=(1, 2), axes=axes, exclude=exclude)
+    timings = Timings({"digits": blobs((1, 8, 8), train=200)}, 2)
+    timings.kept.get = lambda _: TIMED
+    return grid, timings
+
+
+def test_comparisons_of_the_primary_contrast_are_rehearsed_at_a_middle_value_that_they_have(rehearsing):
+    pairs = wanted(rehearsing[0])
     assert [(a.order, b.order) for a, b in pairs] == [("weight-act-bn", "weight-bn-act")] * MOST
     assert all(a.without("order") == b.without("order") for a, b in pairs)
     assert len({a for a, _ in pairs}) == MOST
-    timings = Timings({"digits": blobs((1, 8, 8), train=200)}, 2)
-    timings.kept.get = lambda _: TIMED
-    nothing, next_s = rehearse(small, timings, 0.0)
+    assert {(a.depth, a.lr) for a, _ in pairs} == {(1, 0.01), (2, 0.1)}
+
+
+def test_a_rehearsal_trains_what_its_seconds_allow(rehearsing):
+    grid, timings = rehearsing
+    pairs = wanted(grid)
+    cells = [each for pair in pairs for each in pair]
+    nothing, next_s = rehearse(pairs, timings, 0.0)
     assert (nothing.finished(), next_s > 0) == ({}, True)
-    one, more = rehearse(small, timings, next_s * 1.01)
+    one, more = rehearse(pairs, timings, next_s * 1.01)
     assert len(one.finished()) == 2 * SEEDS
     assert more > next_s
-    monkeypatch.setattr(rehearsal, "_trained", die)
-    again, _ = rehearse(small, timings, 1e9)
-    assert len(again.finished()) == 2 * SEEDS
-    monkeypatch.undo()
-    monkeypatch.setenv("NORMORDER_DATA", str(tmp_path))
-    known = known_spread(small, one, "of them")
-    assert known.m.n.tolist() == [SEEDS]
-    whole, none = rehearse(small, timings, 1e9)
+    assert known_spread(settled(grid), one, "of them", cells).m.n.tolist() == [SEEDS]
+    whole, none = rehearse(pairs, timings, 1e9)
     assert (len(whole.finished()), none) == (MOST * 2 * SEEDS, 0.0)
-    assert known_spread(small, whole, "of them").m.n.tolist() == [SEEDS] * MOST
+    assert known_spread(settled(grid), whole, "of them", cells).m.n.tolist() == [SEEDS] * MOST
     assert one.path == whole.path
+
+
+def test_what_a_rehearsal_that_is_killed_has_trained_is_kept(rehearsing, monkeypatch):
+    grid, timings = rehearsing
+    monkeypatch.setattr(rehearsal, "_trained", die)
+    store, _ = rehearse(wanted(grid), timings, 1e9)
+    assert store.finished() == {}
+
+
+def test_processes_end_with_what_interrupts_them():
+    def interrupted():
+        with processes(1) as pool:
+            started(pool, time.sleep, [600])
+            while not multiprocessing.active_children():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert multiprocessing.active_children() == []
 
 
 # The command
