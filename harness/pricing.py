@@ -257,7 +257,7 @@ class _Kept:
 
     def __init__(self, path: Path):
         self.path, self.known = path, {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             self.known = dict(json.loads(path.read_text()))
 
     def get(self, name: str) -> Timing | None:

@@ -272,8 +272,9 @@ def test_what_was_timed_is_not_timed_again_but_for_other_seeds_or_slots(blobs, t
     broken = {name: {**first.kept.known[name], "step_s": None}}
     for text in ("{", "[]", "null", '"x"', json.dumps(broken)):
         (tmp_path / "timings.json").write_text(text)
+        unknown = Timings(data, 1)
         with pytest.raises((AttributeError, TypeError)):
-            Timings(data, 1).know([trial])
+            unknown.know([trial])
 
 
 def test_a_pilot_that_fails_is_told_and_nothing_else_is_lost(blobs, tmp_path, monkeypatch):
