@@ -25,18 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 import harness
-from grids import Grid, Resources, Run, WrongUse, setting
-from harness import datasets
+from grids import Grid, Resources, WrongUse, setting
+from harness import datasets, placement
 from harness.apart import Lost, apart, ignore_signals, interruptible
-from harness.engine import Pilot
 from harness.plan import PlanError, group
-from harness.study import Study, look, tell
+from harness.study import Study, later_runs, look, tell
 from harness.tuning import choose_how, to_measure
 from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
-from results.protocol import expected, unchosen
+from results.protocol import unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
@@ -132,7 +131,8 @@ def plan_command(
     ] = 60.0,
 ) -> None:
     """Say what a sweep would do, what it would take and what it could show, and write nothing to the store."""
-    from harness.pricing import Timings, in_words, price  # torch costs seconds
+    from harness.pilot import measure_here  # torch costs seconds
+    from harness.pricing import Timings, in_words, price
     from harness.trial import check_trainable
 
     check_address(address)
@@ -140,7 +140,7 @@ def plan_command(
     with naming(grid_path):
         check_trainable({run.cell for run in study.plan.missing}, study.data)
     slots = slots_of(address, study.grid.resources)
-    pilots = pilots_of(study)
+    pilots = measure_here(to_measure(study.plan, study.data), study.data)
     trials, later = (
         group(runs, study.data, slots, choose_how(replace(study.plan, missing=runs), study.data, pilots, slots))
         for runs in (study.plan.missing, later_runs(study))
@@ -174,24 +174,8 @@ def slots_of(address: str | None, asked: Resources) -> int:
 
 
 def slots_here(asked: Resources) -> int:
-    return max(1, int((os.cpu_count() or 1) // asked.cpus))
-
-
-def later_runs(study: Study) -> tuple[Run, ...]:
-    """At most so many, with some choice or other, of the stages that follow on what a plan knows."""
-    stages = expected(study.grid)[len(study.plan.stages) :]
-    return tuple(Run(cell, seed) for stage in stages for cell in stage.cells for seed in stage.seeds)
-
-
-def pilots_of(study: Study) -> dict[tuple, Pilot]:
-    """As a sweep measures them, but here."""
-    import torch
-
-    from harness.pilot import measure
-
-    torch.set_num_threads(1)  # as a trial has
-    shapes = to_measure(study.plan, study.data)
-    return {key: measure(cell, study.data[cell.dataset], blocks) for key, (cell, blocks) in shapes.items()}
+    """At least 1: what this machine cannot meet, a sweep tells."""
+    return max(1, placement.slots([placement.Node(os.cpu_count() or 1, 0)], Resources(cpus=asked.cpus)))
 
 
 def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
@@ -214,7 +198,7 @@ def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
         except StoreError as error:  # the folder of data cannot be written
             print(f"  nothing was rehearsed: {error}")
     told = power(grid, spread)
-    for line in in_words(told, spread):
+    for line in in_words(told):
         print(f"  {line}")
     for line in warnings(told):
         print(f"warning: {line}")

@@ -402,6 +402,14 @@ class Grid(BaseModel):
         """Every combination of axes and nuisance that is not excluded, the last axis fastest."""
         return iter(self._cells)
 
+    @property
+    def compared(self) -> dict[tuple, list[Cell]]:
+        """Cells that are compared, or searched, with one another: by all fields but the order and what is searched."""
+        found: dict[tuple, list[Cell]] = {}
+        for cell in self.cells():
+            found.setdefault(cell.without("order", *self.searched), []).append(cell)
+        return found
+
     @cached_property
     def _cells(self) -> tuple[Cell, ...]:
         varied = {**self.axes, **self.nuisance}

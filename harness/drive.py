@@ -38,8 +38,6 @@ def count_slots(address: str, asked: Resources, scratch: Path) -> int:
     with cluster.cluster(address, scratch):
         nodes = cluster.run_there(cluster.nodes) if address.startswith("ray://") else cluster.nodes()
         cluster.check_met(nodes, asked)
-        if asked.gpus is None:
-            asked = asked.model_copy(update={"gpus": 0.0})
         return placement.slots(nodes, asked)
 
 

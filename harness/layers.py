@@ -295,8 +295,9 @@ def block(
     for layer in names:
         match layer:
             case "weight":
-                start = gain(cell.activation), cell.bias, cell.init, cell.init_gain, wide // c_out
-                layers[layer] = Weight(c, wide, kernel, stride, *start)
+                layers[layer] = Weight(
+                    c, wide, kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain, wide // c_out
+                )
                 c = wide
             case "act":
                 layers[layer] = MAKE_ACTIVATION[name](parameter)

@@ -1,7 +1,7 @@
 """Measure a few steps of a cell on a device, so that the number of seeds trained together is chosen, not guessed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
@@ -52,6 +52,12 @@ def measure(
     product_s = _products(cell, data, max(fitting), device) if fitting else 0.0
     seconds = {seeds: median(times) for seeds, times in measured.items()}
     return Pilot(seconds, product_s, int(seeds_in(room, need)), need)
+
+
+def measure_here(shapes: Mapping[tuple, tuple[Cell, Sequence[int]]], data: Mapping[str, Data]) -> dict[tuple, Pilot]:
+    """As a sweep has a cluster measure a cell of each shape, but in this process, which has one thread from then on."""
+    torch.set_num_threads(1)
+    return {key: measure(cell, data[cell.dataset], blocks) for key, (cell, blocks) in shapes.items()}
 
 
 def _steps(cell: Cell, data: Data, seeds: int, device: str) -> Callable[[], None]:

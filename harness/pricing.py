@@ -43,7 +43,6 @@ MOST_PASSES = 128
 START_S = 12.5  # of a sweep before its first trial, and after its last: imports, Ray; measured on 2 cores
 STARTING_S = 0.011  # of the one process that starts trials, for each
 PASSES = 3  # over training and test examples when a training has ended: last and best epoch, statistics once more
-A_CORE = Resources()
 Key = tuple
 
 
@@ -229,7 +228,7 @@ def price(trials: Sequence[Trial], timings: Timings, slots: int) -> Price:
     )
 
 
-def in_words(found: Price, slots: int, asked: Resources = A_CORE) -> list[str]:
+def in_words(found: Price, slots: int, asked: Resources) -> list[str]:
     """What `plan` prints of it. asked: by each trial."""
     lines = []
     if found.busy_s:

@@ -32,14 +32,12 @@ def wanted(grid: Grid) -> list[tuple[Cell, Cell]]:
 
     Of a search at the middle one of the values that a comparison has.
     """
-    by_rest: dict[tuple, dict[str, list[Cell]]] = {}
-    for cell in grid.cells():
-        by_rest.setdefault(cell.without("order", *grid.searched), {}).setdefault(cell.order, []).append(cell)
     orders = grid.analysis.pairs[grid.analysis.primary.contrast]
     pairs = []
-    for cells in by_rest.values():
-        if all(order in cells for order in orders):
-            pairs.append(tuple(cells[order][len(cells[order]) // 2] for order in orders))
+    for cells in grid.compared.values():
+        arms = [[cell for cell in cells if cell.order == order] for order in orders]
+        if all(arms):
+            pairs.append(tuple(arm[len(arm) // 2] for arm in arms))
     places = {round(i * (len(pairs) - 1) / max(1, MOST - 1)) for i in range(MOST)}
     return [pairs[i] for i in sorted(places)]
 

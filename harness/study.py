@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from grids import Grid, setting
+from grids import Grid, Run, setting
 from harness.datasets import Data
 from harness.engine import COMPILED
 from harness.plan import Plan, Trial, make_plan
@@ -35,6 +35,12 @@ def look(
     """The study as its store stands. tried: run_ids that are not run again whatever became of them."""
     plan = make_plan(grid, *store.fates(), data, fresh=fresh, retry=retry, known=known(grid, store), tried=tried)
     return Study(grid, store, data, plan, fresh, retry)
+
+
+def later_runs(study: Study) -> tuple[Run, ...]:
+    """At most so many, with some choice or other, of the stages that follow on what the plan knows."""
+    stages = expected(study.grid)[len(study.plan.stages) :]
+    return tuple(Run(cell, seed) for stage in stages for cell in stage.cells for seed in stage.seeds)
 
 
 def tell(study: Study, trials: list[Trial], slots: int) -> None:

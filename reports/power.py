@@ -43,6 +43,7 @@ class Power(NamedTuple):
     detectable: Array  # the difference that the t test finds with probability AIM, at the first step of Holm
     equivalence: Array  # probability that TOST shows equivalence at the first step of Holm if the difference is 0
     certain: Array  # pairs with which some verdict is certain
+    source: str  # of the spread; empty where it is not known
 
     @property
     def smallest_p(self) -> float:
@@ -57,7 +58,7 @@ def known_spread(grid: Grid, store: Store, source: str, cells: Sequence[Cell] = 
     """
     more = grid.seeds.model_copy(update={"count": max(grid.seeds.count, MOST_SEEDS)})
     try:
-        return spread(gather(Grid(**{**dict(grid), "seeds": more}), store, cells or _some_cells(grid)), source)
+        return spread(gather(grid.model_copy(update={"seeds": more}), store, cells or _some_cells(grid)), source)
     except ReportError:  # of a store that has nothing yet
         return None
 
@@ -75,10 +76,7 @@ def spread(results: Results, source: str) -> Spread | None:
 
 def _some_cells(grid: Grid) -> list[Cell]:
     """All cells of at most so many comparisons, evenly spread."""
-    by_rest: dict[tuple, list[Cell]] = {}
-    for cell in grid.cells():
-        by_rest.setdefault(cell.without("order", *grid.searched), []).append(cell)
-    groups = list(by_rest.values())
+    groups = list(grid.compared.values())
     places = np.unique(np.linspace(0, len(groups) - 1, MOST_COMPARISONS).round().astype(int))
     return [cell for place in places for cell in groups[place]]
 
@@ -105,16 +103,14 @@ def power(grid: Grid, found: Spread | None) -> Power | None:
         detectable=st.detectable(planned, analysis.alpha / count, AIM),
         equivalence=nothing if margin is None else st.tost_power(planned, margin, analysis.alpha / count),
         certain=nothing if margin is None else st.seeds_needed(m, margin, analysis.alpha, count),
+        source=found.source if found else "",
     )
 
 
 def comparisons(grid: Grid) -> int:
-    """Of the primary family: the cells without order and without what is searched that have both of its arms."""
-    orders = grid.analysis.pairs[grid.analysis.primary.contrast]
-    cells = [
-        {cell.without("order", *grid.searched) for cell in grid.cells() if cell.order == order} for order in orders
-    ]
-    return len(cells[0] & cells[1])
+    """How many the primary family has."""
+    orders = set(grid.analysis.pairs[grid.analysis.primary.contrast])
+    return sum(orders <= {cell.order for cell in cells} for cells in grid.compared.values())
 
 
 def warnings(found: Power) -> list[str]:
@@ -136,17 +132,17 @@ def warnings(found: Power) -> list[str]:
     return told
 
 
-def in_words(found: Power, known: Spread | None) -> list[str]:
-    """What `plan` prints of it. known: what the power was reckoned from."""
+def in_words(found: Power) -> list[str]:
+    """What `plan` prints of it."""
     of, unit = found.of, f" {found.of.unit}" if found.of.unit else ""
     lines = [
         f"power of {found.contrast} in {of.title}: {counted(found.comparisons, 'comparison')} of {found.pairs} pairs",
         f"  the exact paired test can reach p = {found.smallest_p:.2g}",
     ]
-    if known is None:
+    if not found.source:
         return [*lines, "  the spread of differences is not known, so no more can be told"]
     lines.append(
-        f"  sd of differences {_several(found.sd, lambda x: amount(x, of))}{unit}, 80 % upper limits, {known.source}"
+        f"  sd of differences {_several(found.sd, lambda x: amount(x, of))}{unit}, 80 % upper limits, {found.source}"
     )
     lines.append(
         f"  a difference of {_several(found.detectable, lambda x: amount(x, of))}{unit} is found with probability {AIM:g}"

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from grids import DEFAULT_METRICS, Cell, Grid, run_ids, setting
-from results.selection import candidates, chosen, outcomes, scores, split, survivors, tuned, validated_by
+from results.selection import candidates, chosen, outcomes, scores, split, survivors, validated_by
 from results.store import FINISHED, Store
 
 TUNING, COMPARED = "tuning", "compared"
@@ -164,8 +164,7 @@ def rungs(grid: Grid, known: Outcomes | None) -> Iterator[Rung]:
         cells = np.vectorize(lambda cell, n=later: cell and _on_rung(cell, grid, n), otypes=[object])(layout.cells)
         rung = Rung(cells, climbing, *_outcomes(kind, cells, climbing, seeds.tunes, known))
         if later:
-            go_on = survivors(scores(kind, rung.outcomes), seeds.halving, climbing) & tuned(climbing, rung.outcomes)
-            alive[climbing] = go_on[climbing]
+            alive[climbing] = survivors(scores(kind, rung.outcomes), seeds.halving, climbing)[climbing]
         yield rung
 
 

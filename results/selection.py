@@ -85,11 +85,11 @@ def chosen(kind: str, climbing: Array, outcomes: Array) -> Array:
 
 def survivors(scores: Array, halving: int, started: Array) -> Array:
     """Which candidates go on to the next rung: the best 1/halving of those that began this one, rounded up, the first of
-    equals; never one without a run. scores (T, C, O, P), started bool (C, O, P) -> bool (C, O, P)
+    equals; none where those that began are not all tuned. scores (T, C, O, P), started bool (C, O, P) -> bool (C, O, P)
     """
     mean = np.where(started, means(np.ones((1, len(scores))), scores)[0], -np.inf)
     places = np.argsort(np.argsort(-mean, axis=0, kind="stable"), axis=0, kind="stable")
-    return (places < -(-started.sum(0) // halving)) & np.isfinite(mean)
+    return (places < -(-started.sum(0) // halving)) & tuned(started, scores)
 
 
 def candidates(nuisance: dict[str, tuple[Any, ...]], fields: Sequence[str]) -> list[list[Any]]:

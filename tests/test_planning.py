@@ -34,6 +34,7 @@ from harness.pricing import (
 )
 from harness.pricing import in_words as price_in_words
 from harness.rehearsal import MOST, SEEDS, rehearse, settled, wanted
+from harness.study import later_runs
 from reports import statistics as st
 from reports.comparisons import compare
 from reports.outcomes import gather
@@ -170,12 +171,12 @@ def test_what_no_number_of_runs_like_these_can_show_is_told(tmp_path, seeds, cel
 def test_the_words_have_the_numbers_with_their_units(tmp_path):
     grid = read_grid(tmp_path, activations=("relu", "tanh"))
     m = st.Moments(np.array([20, 20]), np.zeros(2), np.array([0.01, 0.02]))
-    text = "\n".join(in_words(power(grid, Spread(m, "from the store")), Spread(m, "from the store")))
+    text = "\n".join(in_words(power(grid, Spread(m, "from the store"))))
     assert "power of after - before in test accuracy: 2 comparisons of 20 pairs" in text
     assert "can reach p = 1.9e-06" in text
     assert "sd of differences 1.77 (1.18 to 2.35) pp, 80 % upper limits, from the store" in text
     assert "equivalence within ±2.00 pp is shown with probability" in text
-    without = "\n".join(in_words(power(grid, None), None))
+    without = "\n".join(in_words(power(grid, None)))
     assert "the spread of differences is not known" in without
     assert "sd of differences" not in without
 
@@ -224,7 +225,7 @@ def test_the_price_is_that_of_trials_of_which_each_slot_takes_the_next(timings):
     assert found.wall_s == pytest.approx(START_S + 2 * one + 3 * STARTING_S, abs=2 * STARTING_S)
     assert found.disk_bytes == pytest.approx(3 * (1000 + 4 * 100))
     assert found.unknown == 2
-    first, second = price_in_words(found, 2)
+    first, second = price_in_words(found, 2, Resources())
     assert f"{span(found.wall_s)} on 2 slots" in first
     assert "4 kB on the disk" in first
     hours = found.busy_s / 3600
@@ -232,7 +233,7 @@ def test_the_price_is_that_of_trials_of_which_each_slot_takes_the_next(timings):
     [first, _] = price_in_words(found, 2, Resources(cpus=2, gpus=0.5))
     assert f"{2 * hours:.2g} core-hours and {hours / 2:.2g} GPU-hours, and" in first
     assert second == "2 runs are not in this: a pilot of theirs failed, as they will"
-    assert price_in_words(price([], timings, 2), 2) == []
+    assert price_in_words(price([], timings, 2), 2, Resources()) == []
 
 
 def test_of_each_shape_the_trial_with_most_seeds_and_layers_is_timed(timings):
@@ -421,6 +422,6 @@ def test_on_a_cluster_that_cannot_be_reached_a_plan_says_so_and_is_for_this_mach
 def test_the_price_of_a_search_has_its_later_stages(small_grid, tmp_path):
     study = normorder.open_study(small_grid, str(tmp_path / "store"), None, False, False)
     assert len(study.plan.missing) == 2 * 2 * 5
-    later = normorder.later_runs(study)
+    later = later_runs(study)
     assert len(later) == study.plan.later == 2 * 5
     assert {run.seed for run in later} == set(range(5))

@@ -69,8 +69,9 @@ def test_of_equal_candidates_the_first_go_on():
     assert left(column([0.5, 0.5, 0.5, 0.5]), 2) == [0, 1]
 
 
-def test_a_candidate_without_a_run_never_goes_on_though_fewer_do_than_could():
-    assert left(column([nan, 0.1, nan, nan]), 2) == [1]
+def test_where_a_candidate_has_no_run_none_goes_on():
+    assert left(column([nan, 0.1, 0.3, 0.2]), 2) == []
+    assert left(column([nan, 0.1, 0.3, 0.2], [0.5, nan, nan, nan]), 2) == [0, 2]
 
 
 def test_candidates_that_were_dropped_before_do_not_come_back():

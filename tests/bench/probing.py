@@ -82,9 +82,8 @@ def measure(rounds: int, cases: Mapping[str, tuple[Cell, int]] = CASES) -> dict[
     found: dict[str, list[float]] = {}
     for name, (cell, seeds) in cases.items():
         data = steps.data_of("cnn") if cell is steps.CNN else datasets.load(cell.dataset)
-        _share(
-            cell.model_copy(update={"epochs": 1}), seeds, data
-        )  # the first of a process loads code and tunes kernels
+        # The first trial of a process loads code and tunes kernels.
+        _share(cell.model_copy(update={"epochs": 1}), seeds, data)
         found[name] = [_share(cell, seeds, data) for _ in range(rounds)]
     return found
 
