@@ -239,6 +239,7 @@ def _write(store: Store, mark: str, tables: Mapping[str, pa.Table]) -> str | Non
     def write() -> None:
         store.check_mark(mark)
         store.write(tables)
+        store.check_mark(mark)  # a disk that went away meanwhile has what was written elsewhere
 
     try:
         patiently(write)

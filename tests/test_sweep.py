@@ -2,12 +2,15 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -77,6 +80,34 @@ def test_every_planned_run_is_in_the_store_once(swept):
 def test_a_second_sweep_has_nothing_to_do(swept, data):
     grid, store = swept
     assert make_plan(grid, store.finished(), store.failed(), data).missing == ()
+
+
+class Leaving(dict):
+    """Tables of a trial whose store goes away before the first `runs` are written, leaving an empty folder for a moment."""
+
+    def __init__(self, tables, store: Path):
+        super().__init__(tables)
+        self.store, self.away = store, store.with_name("away")
+
+    def __getitem__(self, name):
+        if name == "runs" and not self.away.exists():
+            self.store.rename(self.away)
+            self.store.mkdir()
+            threading.Timer(0.5, self.back).start()
+        return super().__getitem__(name)
+
+    def back(self):
+        shutil.rmtree(self.store)
+        self.away.rename(self.store)
+        self.away.mkdir()  # it has been away
+
+
+def test_a_store_that_goes_away_while_a_trial_is_written_has_it_whole_when_it_is_back(swept, tmp_path):
+    _, store = swept
+    tables = {name: pq.read_table(store.files(name)[0]) for name in ("curves", "runs")}
+    other = Store(tmp_path / "store")
+    assert sweep._write(other, other.mark(), Leaving(tables, other.path)) is None
+    assert len(other.files("curves")) == len(other.files("runs")) == 1
 
 
 def test_a_value_added_to_an_axis_runs_only_the_new_cells(swept, data, slots, tmp_path):
