@@ -1,4 +1,4 @@
-"""What a family of comparisons promises, simulated through the verdicts of reports.comparisons: (rng, n, families).
+"""What a family of comparisons promises, simulated through reports.verdicts: (rng, n, families).
 
 K comparisons of a family lie side by side along axis 1. The share is of families in which something false is said.
 """
@@ -12,9 +12,9 @@ from calibration.promises import ALPHA, DRAW, MARGIN, RIGHT, Array, about, arms,
 from scipy import stats
 
 from reports import statistics as st
-from reports.comparisons import Tests
 from reports.measures import measure
 from reports.outcomes import Paired
+from reports.verdicts import Tests
 
 K = 54
 CLASSES, EXAMPLES = 10, 500
