@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -90,10 +91,17 @@ def open_study(
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
     with naming(path):
-        study = look(grid, where, data, fresh=fresh, retry=retry)
+        study = look(grid, where, data, fresh=fresh, retry=retry, wanted=wanted)
     if study.plan.missing:
         where.check_writable()
     return study
+
+
+def wanted(grid: Grid, store: Store) -> Mapping[tuple, int]:
+    """What decides who gets more seeds where they are adaptive: harness and results ask, and only the reports know."""
+    from reports import looks  # pandas and scipy cost seconds, which other grids need not wait for
+
+    return looks.wanted(grid, store)
 
 
 def tidy(store: Store) -> None:
@@ -245,7 +253,7 @@ def sweep(
         study = open_study(grid_path, store, seeds, fresh, retry)
         before = study.plan.finished + study.plan.failed - ended
     where = study.store
-    last = look(study.grid, where, study.data)
+    last = look(study.grid, where, study.data, wanted=wanted)
     gone = len(last.plan.missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
@@ -362,7 +370,7 @@ def validate_command(
     problems = validate(where)
     if grid:
         try:
-            problems += incomplete(where, grid)
+            problems += incomplete(where, grid, wanted)
         except StoreError:
             problems.append(f"whether {grid.name} is complete cannot be told while files are unreadable")
     for problem in problems:
@@ -390,7 +398,7 @@ def status_command(
 ) -> None:
     """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
     where, grid = existing(store), read_grid(grid_path, seeds)
-    found = overview(grid, where)
+    found = overview(grid, where, wanted)
     more = f", then up to {found.later:,} more" if found.later else ""
     print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs{more}")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))

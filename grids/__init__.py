@@ -261,6 +261,14 @@ class Seeds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: Integer = Field(ge=1, description="seeds 0 to count - 1 of every cell, which are compared")
+    max: Integer = Field(
+        0,
+        ge=0,
+        description="seeds that a cell has at most where its comparisons are undecided: count, doubled some times",
+    )
+    stop: Literal["count", "decided"] = Field(
+        "count", description="decided: cells get more seeds, up to max, while comparisons of theirs are undecided"
+    )
     tuning: Integer = Field(
         0, ge=0, description=f"seeds from {TUNING_FROM} on, which only choose among the values of the nuisance"
     )
@@ -269,6 +277,19 @@ class Seeds(BaseModel):
         ge=0,
         description="of the candidates, 1/halving go on from each rung to the next, which is halving times as long",
     )
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds that a cell has at each look at its comparisons: count and, where seeds are adaptive, doubled up to max."""
+        sizes = [self.count]
+        while self.stop == "decided" and sizes[-1] < self.max:
+            sizes.append(2 * sizes[-1])
+        return tuple(sizes)
+
+    @property
+    def most(self) -> int:
+        """Seeds that a cell has at most to be compared on."""
+        return self.looks[-1]
 
     @property
     def tunes(self) -> tuple[int, ...]:
@@ -288,8 +309,8 @@ class Seeds(BaseModel):
 
     @property
     def every(self) -> tuple[int, ...]:
-        """All seeds of a cell: the tuning seeds, then the fresh ones that are compared."""
-        return *self.tunes, *range(self.count)
+        """All seeds that a cell may have: the tuning seeds, then the fresh ones that are compared."""
+        return *self.tunes, *range(self.most)
 
 
 LEAST = 0.0001  # of a core or GPU: Ray counts in these
@@ -428,13 +449,15 @@ class Grid(BaseModel):
 
     @property
     def analysis_hash(self) -> str:
-        """Identity of all that decides a verdict: arms, contrasts, primary, margins, alpha, cells, seeds, what is tuned."""
+        """Identity of all that decides a verdict: arms, contrasts, primary, margins, alpha, cells, seeds, looks, tuning."""
         cells = sorted(cell.cell_id for cell in self.cells())
         content = {**self.analysis.model_dump(), "cells": cells, "seeds": self.seeds.count}
         if self.seeds.tuning:  # a grid that tunes nothing keeps the hash that it had before there was tuning
             content |= {"tuning": self.seeds.tuning, "searched": sorted(self.searched)}
         if self.seeds.halving:
             content |= {"halving": self.seeds.halving}
+        if self.seeds.stop == "decided":
+            content |= {"looks": self.seeds.looks}
         return identity(content)
 
 
@@ -476,7 +499,9 @@ class _Reader:
             raise self.fail("exclude", "leaves no cell")
         self.check_search(cells, grid.searched)
         self.check_halving(cells, grid)
-        return grid.model_copy(update={"analysis": self.analysis(document.get("analysis", {}), cells)})
+        analysis = self.analysis(document.get("analysis", {}), cells)
+        self.check_stop(grid.seeds, analysis)
+        return grid.model_copy(update={"analysis": analysis})
 
     def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
         """Values of every cell field, checked and normalised, by table."""
@@ -544,6 +569,7 @@ class _Reader:
     def seeds(self, values: dict[str, Any], nuisance: dict[str, tuple[Any, ...]]) -> Seeds:
         """With their number of tuning seeds: at least FEWEST_TUNING where there is something to choose, else none."""
         declared = self.model(Seeds, "seeds", values)
+        self.check_looks(declared)
         searched = [name for name, several in nuisance.items() if len(several) > 1]
         if not searched:
             if "tuning" in values:
@@ -557,9 +583,9 @@ class _Reader:
                     "must be left out, since nothing under [nuisance] has several values",
                 )
             return declared
-        if declared.count > TUNING_FROM:
+        if declared.most > TUNING_FROM:
             raise self.fail(
-                f"[seeds] count = {declared.count}",
+                f"[seeds] {'count' if declared.stop == 'count' else 'max'} = {declared.most}",
                 f"must be at most {TUNING_FROM}, from where on seeds choose among the values of {', '.join(searched)}",
             )
         if declared.halving == 1:
@@ -574,6 +600,37 @@ class _Reader:
                 f"must be at least {FEWEST_TUNING}, since these seeds choose among the values of {', '.join(searched)}",
             )
         return declared
+
+    def check_looks(self, seeds: Seeds) -> None:
+        """Looks must end at max, and be asked for."""
+        if seeds.stop == "count":
+            if seeds.max:
+                raise self.fail(
+                    f"[seeds] max = {seeds.max}", 'needs stop = "decided": without it cells have count seeds'
+                )
+            return
+        if not seeds.max:
+            raise self.fail('[seeds] stop = "decided"', "needs max, the seeds that a cell has at most")
+        if seeds.max < seeds.count:
+            raise self.fail(f"[seeds] max = {seeds.max}", f"must be at least count = {seeds.count}")
+        if seeds.most != seeds.max:
+            raise self.fail(
+                f"[seeds] max = {seeds.max}",
+                f"must be count = {seeds.count} doubled some times, as {seeds.most // 2} or {seeds.most}",
+            )
+
+    def check_stop(self, seeds: Seeds, analysis: Analysis) -> None:
+        """What is to be decided must be declared."""
+        if seeds.stop == "count":
+            return
+        if analysis.primary is None:
+            raise self.fail('[seeds] stop = "decided"', "there is nothing to decide, since the grid compares no orders")
+        if analysis.primary.metric not in analysis.margin:
+            raise self.fail(
+                '[seeds] stop = "decided"',
+                f"needs [analysis] margin.{analysis.primary.metric}: without it no equivalence can be shown, and where arms "
+                "do not differ seeds would never stop before max",
+            )
 
     def probes(self, values: dict[str, Any], fields: dict[str, dict[str, tuple[Any, ...]]]) -> Probes:
         probes = self.model(Probes, "probes", values)

@@ -13,7 +13,7 @@ from harness.engine import Pilot
 from harness.placement import GpuMemory, Node
 from harness.plan import group, work
 from harness.provenance import provenance
-from harness.study import Study, look, tell
+from harness.study import Study, tell
 from harness.sweep import look_at_gpus, measure_all, run_trials, share
 from harness.trial import check_trainable
 from harness.tuning import choose_how, largest, to_measure
@@ -79,7 +79,7 @@ def _on_cluster(
     while study.plan.missing and tried.isdisjoint(missing := {run.run_id for run in study.plan.missing}):
         counts.update(_round(study, there))
         tried |= missing
-        study = look(*study[:3], fresh=study.fresh, retry=study.retry, tried=tried)
+        study = study.again(tried)
     return dict(counts)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -76,11 +76,12 @@ def make_plan(
     retry: bool = False,
     known: Outcomes = MappingProxyType({}),
     tried: Collection[str] = (),
+    wanted: Callable[[], Mapping[tuple, int]] | None = None,
 ) -> Plan:
     """Set difference of the grid's planned runs and what the store has. PlanError where a cell does not fit its data set.
 
     finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed, but for `tried`.
-    known: the tuning runs that choose what a grid searches.
+    known: the tuning runs that choose what a grid searches. wanted: as `planned` takes it.
     """
     for cell in grid.cells():
         if problem := misfit(cell, data[cell.dataset]):
@@ -94,7 +95,7 @@ def make_plan(
             return run_id not in failed or (retry and run_id not in tried)
         return fresh and (made.code, made.data) != version(cell) and run_id not in tried
 
-    will = planned(grid, known, lacks)
+    will = planned(grid, known, lacks, wanted)
     missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
     for seeds, cell, ids in ((stage.seeds, *each) for stage in will.stages for each in stage.by_cell()):
         current = version(cell)

@@ -1,6 +1,7 @@
 """A grid with its store, its data sets and what is left to do; and the same in words. No torch, no Ray."""
 
 from collections.abc import Collection
+from functools import partial
 from typing import NamedTuple
 
 from grids import Grid, Run, setting
@@ -8,13 +9,16 @@ from harness.datasets import Data
 from harness.engine import COMPILED
 from harness.plan import Plan, Trial, make_plan
 from results import Store
-from results.protocol import COMPARED, expected, known
+from results.protocol import COMPARED, TUNING, Wanted, expected, known
 
 MOST_LINES = 20  # of chosen values
 
 
 class Study(NamedTuple):
-    """A grid, where its results go, what it trains on, what is left to do, and whether old or failed runs are run again."""
+    """A grid, where its results go, what it trains on, what is left to do, and whether old or failed runs are run again.
+
+    wanted: what decides who gets more seeds, where they are adaptive.
+    """
 
     grid: Grid
     store: Store
@@ -22,6 +26,11 @@ class Study(NamedTuple):
     plan: Plan
     fresh: bool = False
     retry: bool = False
+    wanted: Wanted | None = None
+
+    def again(self, tried: Collection[str] = ()) -> "Study":
+        """The same as its store stands now. tried: run_ids that are not run again whatever became of them."""
+        return look(self.grid, self.store, self.data, self.fresh, self.retry, self.wanted, tried)
 
 
 def look(
@@ -30,11 +39,13 @@ def look(
     data: dict[str, Data],
     fresh: bool = False,
     retry: bool = False,
+    wanted: Wanted | None = None,
     tried: Collection[str] = (),
 ) -> Study:
-    """The study as its store stands. tried: run_ids that are not run again whatever became of them."""
-    plan = make_plan(grid, *store.fates(), data, fresh=fresh, retry=retry, known=known(grid, store), tried=tried)
-    return Study(grid, store, data, plan, fresh, retry)
+    """The study as its store stands. wanted: as Study has it; tried: as Study.again takes it."""
+    how = {"fresh": fresh, "retry": retry, "known": known(grid, store), "tried": tried}
+    plan = make_plan(grid, *store.fates(), data, **how, wanted=wanted and partial(wanted, grid, store))
+    return Study(grid, store, data, plan, fresh, retry, wanted)
 
 
 def later_runs(study: Study) -> tuple[Run, ...]:
@@ -53,6 +64,8 @@ def tell(study: Study, trials: list[Trial], slots: int) -> None:
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")
     compiled = f", {n:,} compiled" if (n := sum(trial.mode == COMPILED for trial in trials)) else ""
     print(f" in {len(trials):,} trials of {_seeds(trials)}{compiled} on {slots} slots" if trials else "")
+    if plan.missing and plan.stages[-1].look > 1:
+        print(f"  {_going_on(plan)}")
     if plan.later:
         print(f"  then up to {plan.later:,} more, which these decide")
     if plan.failed:
@@ -69,25 +82,43 @@ def _seeds(trials: list[Trial]) -> str:
 
 def _size(grid: Grid) -> str:
     """As in '60 cells × 5 tuning seeds, which choose lr, then up to 12 × 20 at the chosen values = up to 540 runs'."""
-    *tuning, compared = expected(grid)
-    runs = f"{sum(map(len, tuning)) + len(compared):,} runs"
+    stages = expected(grid)
+    tuning, (first, *_) = ([stage for stage in stages if stage.kind == kind] for kind in (TUNING, COMPARED))
+    looks = grid.seeds.looks
+    seeds = f"{looks[0]:,}" + (f" to {looks[-1]:,}" if len(looks) > 1 else "") + " seeds"
+    runs = f"{sum(map(len, stages)):,} runs"
     if not tuning:
-        return f"{len(compared.cells):,} cells × {len(compared.seeds):,} seeds = {runs}"
+        return f"{len(first.cells):,} cells × {seeds} = {'up to ' if len(looks) > 1 else ''}{runs}{_looked(looks)}"
     sizes = ", ".join(f"{len(stage.cells):,}" for stage in tuning)
     return (
         (f"{len(tuning)} rungs of " if len(tuning) > 1 else "")
         + f"{sizes} cells × {grid.seeds.tuning:,} tuning seeds, which choose {', '.join(grid.searched)}, "
-        + f"then up to {len(compared.cells):,} × {grid.seeds.count:,} seeds at the chosen values = up to {runs}"
+        + f"then up to {len(first.cells):,} × {seeds} at the chosen values = up to {runs}{_looked(looks)}"
+    )
+
+
+def _looked(looks: tuple[int, ...]) -> str:
+    """When the comparisons of adaptive seeds are looked at."""
+    return f"; looks at {', '.join(map(str, looks))} seeds" if len(looks) > 1 else ""
+
+
+def _going_on(plan: Plan) -> str:
+    """As in 'look 2: 12 of 18 cells are in undecided comparisons and get seeds 8 to 15'."""
+    first, *_, last = (stage for stage in plan.stages if stage.kind == COMPARED)
+    return (
+        f"look {last.look}: {len(last.cells):,} of {len(first.cells):,} cells are in undecided comparisons and get seeds "
+        f"{last.seeds[0]} to {last.seeds[-1]}"
     )
 
 
 def _choices(grid: Grid, plan: Plan) -> list[str]:
     """A line for each cell with what its orders have chosen."""
-    if not grid.searched or not plan.stages or plan.stages[-1].kind != COMPARED:
+    compared = [stage for stage in plan.stages if stage.kind == COMPARED]
+    if not grid.searched or not compared:
         return []
     told = [name for name, values in grid.axes.items() if len(values) > 1 and name != "order"]
     lines: dict[tuple, list[str]] = {}
-    for cell in plan.stages[-1].cells:
+    for cell in compared[0].cells:
         values = ", ".join(f"{name} {setting(getattr(cell, name))}" for name in grid.searched)
         lines.setdefault(tuple(getattr(cell, name) for name in told), []).append(f"{cell.order} {values}")
     found = [

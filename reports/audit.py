@@ -198,10 +198,13 @@ def _made(runs: pd.DataFrame, column: str) -> pd.Series:
 
 
 def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, str]]:
-    """Names and words. runs: with `planned`; those that are not were made for another choice, and decide nothing."""
+    """Names and words. runs: with `planned`; those that are not were made for another choice or look, and decide nothing."""
     here = runs[runs["status"].isin(FINISHED)]
     finished = f"{here['planned'].sum():,} finished of {runs['planned'].sum():,} planned"
     others = (~here["planned"]).sum()
+    unplanned = "values that were not chosen" if grid.searched else "seeds that nothing asked for"
+    if grid.searched and len(grid.seeds.looks) > 1:
+        unplanned += ", or seeds that nothing asked for"
 
     def kinds(column: str) -> str:
         counts = here[column].replace("", "none").value_counts()
@@ -209,9 +212,15 @@ def provenance(grid: Grid, runs: pd.DataFrame, store: Store) -> list[tuple[str, 
         return "; ".join(f"{kind} ({count:,} runs)" for kind, count in counts.head(8).items()) + rest
 
     return [
-        ("analysis hash", f"{grid.analysis_hash} (arms, contrasts, primary, margins, α, cells and seeds, as declared)"),
+        (
+            "analysis hash",
+            f"{grid.analysis_hash} (arms, contrasts, primary, margins, α, cells, seeds and looks as declared)",
+        ),
         ("store", store.path.name),
-        ("runs", finished + (f"; {others:,} more at values that were not chosen" if others else "")),
+        (
+            "runs",
+            finished + (f"; {others:,} more at {unplanned}" if others else ""),
+        ),
         ("training time", f"{here['wall_s'].sum() / 3600:.2f} slot-hours"),
         ("started", f"{here['started_at'].min():%Y-%m-%d %H:%M} to {here['started_at'].max():%Y-%m-%d %H:%M} UTC"),
         *((name, kinds(name)) for name in ("commit", "versions", "engine", "device", "host", "code", "data")),

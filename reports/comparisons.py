@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from reports import statistics as st
+from reports.looks import first, taken, tests_of
 from reports.measures import Measure, measure
 from reports.outcomes import FIELDS_OF_A_PAIR, Paired, Results
 from reports.rates import fresh, own, select
-from reports.verdicts import Tests
 from reports.words import setting
 
 COLUMNS = (
@@ -36,15 +36,15 @@ def compare(
     lr_a, lr_b: of the first and the second arm, `lr` where it is fixed. A field whose value was chosen for each arm is NaN,
     also where both arms chose the same: it does not tell comparisons apart.
     """
-    return _compare(select(results).results, metrics, contrasts)
+    return _compare(taken(select(results).results), metrics, contrasts)
 
 
 def at_equal_rates(results: Results, metrics: Iterable[str] | None = None) -> pd.DataFrame:
-    """Every comparison at every value that was searched, both arms at the same one, on the fresh seeds: secondary.
+    """Every comparison at every value that was searched, both arms at the same one, on the first fresh seeds: secondary.
 
     results: as gathered. The families are larger than those of `compare`, since they count all values.
     """
-    return _compare(fresh(results), metrics, None)
+    return _compare(fresh(first(results)), metrics, None)
 
 
 def _compare(results: Results, metrics: Iterable[str] | None, contrasts: Iterable[str] | None) -> pd.DataFrame:
@@ -63,31 +63,34 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     orders = analysis.pairs[contrast]
     columns, places = results.columns(contrast)
     pair = Paired(results.runs, measure, places)
-    test = Tests(pair, analysis.margin.get(measure.name), analysis.alpha)
+    test = tests_of(pair, results, columns, contrast)
     m, margin, count = test.moments, test.margin, len(columns)
-    low, high = st.t_interval(m)
-    low_family, high_family = st.t_interval(m, 1 - analysis.alpha / count)
+    alpha = analysis.alpha * test.looks.weight
+    low, high = st.t_interval(m, 1 - (1 - st.LEVEL) * test.looks.weight)
+    low_family, high_family = st.t_interval(m, 1 - alpha / count)
     share, improvement_low, improvement_high = st.improvement(pair.d, measure.larger_is_better)
-    ratio, p_variance = st.spread(*pair.done, pair.floor)
-    p_diverged = st.mcnemar(*pair.diverged, pair.both)
+    last = analysis.alpha * st.look_weights(results.grid.seeds.looks)[-1]  # what is spent where nothing decides before
+    every = slice(results.grid.seeds.count)  # the seeds that every comparison has, however many decided it
+    ratio, p_variance = st.spread(*(done[every] for done in pair.done), pair.floor)
+    p_diverged = st.mcnemar(*(lost[every] for lost in pair.diverged), pair.both[every])
     rates = own(results.runs, "lr").to_numpy(float)
     noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)
     finished_mean = st.moments(pair.finished).mean
     numbers = {
         "lr_a": rates[places[0][0]], "lr_b": rates[places[1][0]],
-        "n": m.n, "missing": len(pair.d) - m.n, "mean_a": _means(pair.a), "mean_b": _means(pair.b),
+        "n": m.n, "missing": test.looks.seeds - m.n, "mean_a": _means(pair.a), "mean_b": _means(pair.b),
         "difference": m.mean, "low": low, "high": high, "p": test.p, "p_holm": test.p_holm,
         "p_bh": st.benjamini_hochberg(test.p), "p_sign_flip": st.sign_flip(pair.d),
         "p_equivalence": test.p_equivalence, "p_equivalence_holm": test.p_equivalence_holm,
         "margin": np.nan if margin is None else margin, "effect_size": st.effect_size(m),
         "probability_of_improvement": share, "variance_ratio": ratio, "p_variance": p_variance,
-        "power": np.nan if margin is None else st.tost_power(m, margin, analysis.alpha / count),
-        "seeds_needed": np.nan if margin is None else st.seeds_needed(m, margin, analysis.alpha, count),
+        "power": np.nan if margin is None else st.tost_power(m, margin, alpha / count),
+        "seeds_needed": np.nan if margin is None else st.seeds_needed(m, margin, last, count),
         "verdict": test.verdicts, "sd": m.sd, "low_family": low_family, "high_family": high_family,
         "improvement_low": improvement_low, "improvement_high": improvement_high,
         "diverged_a": pair.diverged[0].sum(0), "diverged_b": pair.diverged[1].sum(0), "p_diverged": p_diverged,
         "p_diverged_holm": st.holm(p_diverged), "difference_finished": finished_mean, "test_set_error": noise,
-        "look": 1,
+        "look": test.looks.taken,
     }  # fmt: skip
     g1 = st.skewness(pair.d)
     notes = {

@@ -33,13 +33,16 @@ class Results(NamedTuple):
     grid: Grid
     runs: pd.DataFrame  # a row a run, with its cell and seed; `status` missing where the store has none
     pairs: list[tuple[tuple[str, object], ...]]  # the cells without order
-    place: dict[str, np.ndarray]  # by order: int (seeds, pairs), −1 where the grid has no such cell
+    place: dict[
+        str, np.ndarray
+    ]  # by order: int (seeds, pairs), −1 where the grid has no such cell, or the cell fewer seeds
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
     counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
     conflicts: pd.DataFrame  # rows of planned runs that measured something else by equal engine, code and data
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
     rungs: tuple[Rung, ...] = ()  # of tuning, where a grid halves its candidates
     titles: Mapping[str, str] = {}  # of metrics of which the store says more than their names
+    looks: Mapping[str, np.ndarray] = {}  # by order: int (pairs,), of adaptive seeds the looks that `place` is of
 
     def cells(self, columns: np.ndarray | slice = slice(None)) -> pd.DataFrame:
         """The cells without order at these places of `pairs`, in the columns FIELDS_OF_A_PAIR; NaN where a pair has no such
@@ -53,7 +56,7 @@ class Results(NamedTuple):
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
         orders = self.grid.analysis.pairs[contrast]
-        columns = np.flatnonzero(np.all([(self.place[order] >= 0).all(0) for order in orders], axis=0))
+        columns = np.flatnonzero(np.all([self.place[order][0] >= 0 for order in orders], axis=0))
         return columns, tuple(self.place[order][:, columns] for order in orders)
 
 
@@ -61,7 +64,7 @@ def gather(grid: Grid, store: Store, cells: Sequence[Cell] = ()) -> Results:
     """Read the planned runs, or those of some cells. ReportError where the store holds none of them, or only one arm."""
     cells, seeds = cells or list(grid.cells()), grid.seeds.every
     ids = pa.array([run_id for cell in cells for run_id in run_ids(cell, seeds)], pa.string())
-    found, unplanned = store.find(ids, range(grid.seeds.count, TUNING_FROM))
+    found, unplanned = store.find(ids, range(grid.seeds.most, TUNING_FROM))
     accepted = pa.table({"run_id": ids, "trial": found["trial"]})
     cell_ids = [cell.cell_id for cell in cells]
     planned = _planned(cells, cell_ids, seeds)
@@ -109,6 +112,13 @@ def _places(cells: Sequence[Cell], seeds: int) -> tuple[list[tuple[tuple[str, ob
     seed = np.arange(seeds)[:, None]
     pairs = [tuple(zip(FIELDS_OF_A_PAIR, fields, strict=True)) for fields in column]
     return pairs, {order: np.where(rows < 0, -1, rows + seed) for order, rows in first.items()}
+
+
+def only(runs: pd.DataFrame, place: Mapping[str, np.ndarray]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The rows of `runs` to which some place leads, and the places that lead to them there."""
+    kept = np.unique(np.concatenate([rows[rows >= 0] for rows in place.values()]))
+    moved = {order: np.where(rows < 0, -1, np.searchsorted(kept, rows)) for order, rows in place.items()}
+    return runs.iloc[kept].reset_index(drop=True), moved
 
 
 def of_runs(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -189,6 +199,10 @@ class Paired:
         worst = measure.worst(self.facts, *self.done)
         scored = [st.score(x, y, worst) for x, y in zip(self.done, diverged, strict=True)]
         self.a, self.b = (np.where(self.both, each, np.nan) for each in scored)
+
+    def first(self, seeds: int) -> "Paired":
+        """What was known of the same comparisons when there were so many seeds."""
+        return Paired(self._runs, self.measure, tuple(place[:seeds] for place in self.places))
 
     @cached_property
     def d(self) -> np.ndarray:

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from grids import Grid
-from reports import audit, claims, export, figures, sections, tables, words
+from reports import audit, claims, export, figures, looks, sections, tables, words
 from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import Curves
@@ -79,17 +79,15 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
     gathered = gather(grid, store)
     selected = select(gathered)
-    results = selected.results
-    frame = compare(results)
-    arm_of = {order: arm for arm, order in grid.analysis.arms.items()}
-    runs = results.runs.assign(arm=results.runs["order"].map(arm_of))
+    selected = selected._replace(known=looks.known(selected))
+    frame = compare(selected.results)
     album = Album(folder / "figures")
     page, script = folder / "index.html", Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     with export.writing(folder):
         for form in ("parquet", "csv"):
             export.write(frame, grid, form, folder)
         export.write_csv(selected.known.drop(columns="cell_id"), folder / "runs.csv")
-        shown, beside = _contents(gathered, selected, frame, runs, store, ledger, album)
+        shown, beside = _contents(gathered, selected, frame, store, ledger, album)
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
         if "layers" in beside:
@@ -109,21 +107,19 @@ def _contents(
     gathered: Results,
     selected: Selected,
     frame: pd.DataFrame,
-    runs: pd.DataFrame,
     store: Store,
     ledger: Sequence[claims.Claim],
     album: Album,
 ) -> tuple[dict[str, object], dict[str, pd.DataFrame]]:
     """What page.html shows, by the names that it has there, and the tables that are files beside it."""
-    results = selected.results
-    grid = results.grid
+    grid, compared, results = gathered.grid, looks.taken(selected.results), looks.first(selected.results)
     primary = grid.analysis.primary
-    varying = words.varying(runs)
+    varying = words.varying(results.runs)
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
     measured = claims.measured(ledger, growth["results"], store)
-    judged = claims.judge(ledger, measured, claims.at_every_value(ledger, gathered, store))
+    judged = claims.judge(ledger, measured, claims.at_every_value(ledger, looks.first(gathered), store))
     beside = {
         "secondary": secondary, "effects": export_effects(depends), "statistics": growth["statistics"], "claims": judged,
     }  # fmt: skip
@@ -140,6 +136,7 @@ def _contents(
         "answer": answer(frame, grid, varying),
         "warnings": audit.warnings(gathered, results, store.replicates()),
         "how": how(grid),
+        "looks": looks.in_words(selected.results, frame),
         "columns": sections,
         "depends": sections.depends(depends, album.add),
         "growth": growth,
@@ -147,8 +144,8 @@ def _contents(
         "claims": sections.claims(judged),
         "left_out": figures.left_out(frame, varying, primary),
         **_families(frame, grid, varying, album),
-        "seeds": _seeds(results, frame, runs, varying, album),
-        "training": _training(results, runs, growth["curves"], varying, album),
+        "seeds": _seeds(compared, frame, varying, album),
+        "training": _training(results, growth["curves"], varying, album),
         "spread_columns": SPREAD,
         "spread": spread(results, varying, tables.MOST_ROWS),
         "spread_count": (frame["metric"] == primary.metric).sum(),
@@ -192,15 +189,20 @@ def _families(frame: pd.DataFrame, grid: Grid, varying: Sequence[str], album: Al
     return pictures
 
 
-def _seeds(
-    results: Results, frame: pd.DataFrame, runs: pd.DataFrame, varying: Sequence[str], album: Album
-) -> list[dict]:
+def _by_arm(results: Results) -> pd.DataFrame:
+    """Its runs, with their arms."""
+    arms = {order: arm for arm, order in results.grid.analysis.arms.items()}
+    return results.runs.assign(arm=results.runs["order"].map(arms))
+
+
+def _seeds(results: Results, frame: pd.DataFrame, varying: Sequence[str], album: Album) -> list[dict]:
     """The seeds behind the primary family in pairs, and behind every arm."""
     primary, arms = results.grid.analysis.primary, list(results.grid.analysis.arms)
     of = measure(primary.metric)
     family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
     _, places = results.columns(primary.contrast)
     paired = estimation(family, Paired(results.runs, of, places), primary.contrast, varying, arms)
+    runs = _by_arm(results)
     single = figures.by_arm(runs, primary.metric, varying, arms)
     n = runs[runs["status"] == "done"].groupby("cell_id").size()
     found = []
@@ -213,8 +215,9 @@ def _seeds(
     return found
 
 
-def _training(results: Results, runs: pd.DataFrame, read: Curves, varying: Sequence[str], album: Album) -> list[dict]:
+def _training(results: Results, read: Curves, varying: Sequence[str], album: Album) -> list[dict]:
     """Learning curves, as far as the store has them."""
+    runs = _by_arm(results)
     fields, arms = list(varying) or ["architecture"], list(results.grid.analysis.arms)
     rows = np.flatnonzero(runs["status"].isin(FINISHED))
     rows = rows[runs.iloc[rows].groupby(fields, sort=False).ngroup() < figures.MOST_PANELS]

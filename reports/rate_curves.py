@@ -33,10 +33,10 @@ def how(grid: Grid) -> str:
     if not grid.searched:
         return ""
     by = validation(grid.analysis.primary.metric).title.replace("val ", "validation ")
+    ends = grid.seeds.count, grid.seeds.most
     return (
         f"at each arm's selected {enumerated([*map(name, grid.searched)])} (chosen by {by} over "
-        f"{grid.seeds.tuning} tuning seeds; "
-        f"compared on {grid.seeds.count} fresh seeds)"
+        f"{grid.seeds.tuning} tuning seeds; compared on {' to '.join(dict.fromkeys(map(str, ends)))} fresh seeds)"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from grids import FEWEST_TUNING, FIELDS, Cell, Grid
 from reports import statistics as st
 from reports.measures import DERIVED, Measure, measure
-from reports.outcomes import Results
+from reports.outcomes import Results, only
 from results import selection
 from results.selection import validated_by
 
@@ -247,13 +247,10 @@ def _at_chosen(results: Results, search: _Search, best: Array) -> Results:
     """The fresh runs at the chosen candidates. Where none was chosen they are runs of nothing, with status missing."""
     candidate = np.where(best < 0, search.exists.argmax(0), best)
     places = _at(search.places[results.grid.seeds.tuning :], candidate).astype(int)  # (n, O, P)
-    there = places >= 0
-    kept, rows = np.unique(places[there], return_inverse=True)
-    place = np.full(places.shape, -1)
-    place[there] = rows
-    runs = results.runs.iloc[kept].reset_index(drop=True)
+    runs, place = only(results.runs, {order: places[:, o] for o, order in enumerate(search.orders)})
     found = np.ones(len(runs), bool)
-    found[rows] = np.broadcast_to(best >= 0, places.shape)[there]
+    for rows, has_one in zip(place.values(), best >= 0, strict=True):
+        found[rows[rows >= 0]] = np.broadcast_to(has_one, rows.shape)[rows >= 0]
     if not found.all():
         planned = [*FIELDS, "seed", "cell_id"]
         runs = runs[planned].join(runs.loc[found, runs.columns.difference(planned)])[list(runs)]
@@ -269,9 +266,8 @@ def _at_chosen(results: Results, search: _Search, best: Array) -> Results:
             if marked and (results.pairs[search.column[candidate[o, p], p]], order) in marked
         )
 
-    by_order = {order: place[:, o] for o, order in enumerate(search.orders)}
     return results._replace(
-        runs=runs, pairs=search.cells, place=by_order, unplanned=of_chosen(results.unplanned),
+        runs=runs, pairs=search.cells, place=place, unplanned=of_chosen(results.unplanned),
         remarks=tuple((note, of_chosen(marked)) for note, marked in results.remarks),
     )  # fmt: skip
 

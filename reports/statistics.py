@@ -4,6 +4,7 @@ No loop runs over comparisons. Shapes: (n, K) for n pairs (the seeds) and K comp
 (K,) for what is known of each comparison. d is the difference of a pair, first arm minus second.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -233,14 +234,24 @@ def holm_rejects_with(p: Array, replaced: Array, alpha: float) -> Array:
     return (replaced * (count - rank) <= alpha) & before_holds & after_holds
 
 
-def half_width(m: Moments, alpha: float, tests_left: Array | int) -> Array:
+def look_weights(sizes: Sequence[int]) -> Array:
+    """Shares of alpha that are spent at looks after so many pairs: (n_k² − n_{k−1}²) / n_L², which add up to 1. (L,)
+
+    The power family with exponent 2 (Kim and DeMets 1987): early looks spend little.
+    """
+    spent = (np.array(sizes) / sizes[-1]) ** 2
+    return np.diff(spent, prepend=0.0)
+
+
+def half_width(m: Moments, alpha: Array | float, tests_left: Array | int) -> Array:
     """h = t(1 − alpha / tests_left, n − 1)·sd / √n: no mean could show equivalence within a margin below it. (K,)"""
     return _t_quantile(1 - alpha / np.maximum(tests_left, 1), m.freedom) * m.error
 
 
-def tost_power(m: Moments, margin: float, alpha: float) -> Array:
-    """Exact power of TOST at level alpha if the true difference is 0 and the true sd is m.sd. 0 where n < 2. (K,)
+def tost_power(m: Moments, margin: float, alpha: Array | float) -> Array:
+    """Exact power of TOST if the true difference is 0 and the true sd is m.sd. 0 where n < 2. (K,)
 
+    alpha: its level, of each comparison or of all.
     P(t·s/√n < margin − |mean|) over the distribution of s: the integral over u = s/sd of 2Φ(margin·√n/sd − t·u) − 1 where
     positive (Phillips 1990, at difference 0), by the midpoint rule over quantiles of u.
     """
@@ -248,9 +259,10 @@ def tost_power(m: Moments, margin: float, alpha: float) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         room = margin / m.error
     power = np.zeros(room.shape)
-    for freedom in np.unique(m.freedom):
-        spent = stats.t.ppf(1 - alpha, freedom) * np.sqrt(stats.chi2.ppf(share, freedom) / freedom)  # ascending
-        columns = np.flatnonzero((m.freedom == freedom) & (m.n > 1))
+    settings = np.stack([m.freedom, np.broadcast_to(alpha, room.shape)])
+    for freedom, level in np.unique(settings, axis=1).T:
+        spent = stats.t.ppf(1 - level, freedom) * np.sqrt(stats.chi2.ppf(share, freedom) / freedom)  # ascending
+        columns = np.flatnonzero((m.freedom == freedom) & (settings[1] == level) & (m.n > 1))
         columns = columns[np.argsort(room[columns], kind="stable")]
         for start in range(0, len(columns), COLUMNS):
             some = columns[start : start + COLUMNS]

@@ -56,7 +56,9 @@ COMPARISON = (
     Column("d_z", "number", "mean over sd of the differences, Hedges' correction"),
     Column("P(better) [95 %]", "number", "how often the first arm wins a pair, ties half, Wilson interval"),
     Column("p, Holm", "number", "paired t test of no difference, adjusted within the family"),
-    Column("p sign flip", "number", "sign-flip test of no difference, not adjusted"),
+    Column(
+        "p sign flip", "number", "sign-flip test of no difference, adjusted neither within the family nor for looks"
+    ),
     Column("p equiv., Holm", "number", "two one-sided t tests against the margin, adjusted within the family"),
     Column("seeds needed", "number", "pairs at which some verdict is certain at this spread"),
 )
@@ -72,7 +74,7 @@ def families(
     for names, role, family in groups:
         here = family.head(min(most, room))
         room -= len(here)
-        rows = [comparison(row, varying) for row in here.to_dict("records")]
+        rows = [comparison(row, varying, len(grid.seeds.looks) > 1) for row in here.to_dict("records")]
         found.append({"title": title(*names), "role": role, "n": seeds(family), "count": len(family), "rows": rows})
     return found
 
@@ -89,13 +91,16 @@ def title(metric: str, contrast: str) -> str:
     return f"{minus(contrast)}: {measure(metric).title}"
 
 
-def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value | str]:
-    """One comparison in the columns COMPARISON. Beside equivalent and negligible stands how often a run may yet fail."""
+def comparison(row: Mapping[str, object], varying: Sequence[str], looks: bool = False) -> list[Value | str]:
+    """One comparison in the columns COMPARISON. Beside equivalent and negligible stands how often a run may yet fail.
+
+    looks: whether there are several, so that its last is told.
+    """
     remarks = notes(row)
     if row["verdict"] in ("equivalent", "negligible"):
         bound = failure_rate_bound(max(row["diverged_a"], row["diverged_b"]), row["n"])
         remarks.append(f"failure rate ≤ {bound:.0%}")
-    of = measure(row["metric"])
+    of, look = measure(row["metric"]), f"look {row['look']}" if looks else ""
     means = " / ".join(plain(row[name] * of.factor, of.decimals) for name in ("mean_a", "mean_b"))
     better, low, high = (
         plain(row[name]) for name in ("probability_of_improvement", "improvement_low", "improvement_high")
@@ -104,7 +109,7 @@ def comparison(row: Mapping[str, object], varying: Sequence[str]) -> list[Value 
         label(row, varying),
         verdict(row["verdict"], "; ".join(remarks)),
         value(difference(row), row["difference"]),
-        value(f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""), row["n"]),
+        value(f"{row['n']}" + (f" ({row['missing']} missing)" if row["missing"] else ""), row["n"], look),
         value(f"{means} {'%' if of.unit == 'pp' else of.unit}", row["mean_a"]),
         value(plain(row["effect_size"]), row["effect_size"]),
         value(f"{better} [{low}, {high}]", row["probability_of_improvement"]),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grids import Cell, Grid
-from results.protocol import planned_in
+from results.protocol import Wanted, planned_in
 from results.store import Store
 
 FATES = ("done", "diverged", "failed", "missing")
@@ -29,11 +29,11 @@ class Overview(NamedTuple):
     unchosen: tuple[Cell, ...] = ()
 
 
-def overview(grid: Grid, store: Store) -> Overview:
+def overview(grid: Grid, store: Store, wanted: Wanted | None = None) -> Overview:
     """What the store has of the runs that the grid plans. StoreError names a file that cannot be read."""
-    will = planned_in(grid, store, *store.fates())
+    will = planned_in(grid, store, *store.fates(), wanted)
     cells = [cell for stage in will.stages for cell in stage.cells]
-    kinds = [stage.kind for stage in will.stages for _ in stage.cells]
+    kinds = [f"look {stage.look}" if stage.look else stage.kind for stage in will.stages for _ in stage.cells]
     seeds = [len(stage.seeds) for stage in will.stages for _ in stage.cells]
     runs = store.read("runs")
     at = pc.index_in(pa.array(will.run_ids, pa.string()), runs["run_id"])

@@ -1,12 +1,14 @@
 """Which runs a grid plans, stage by stage: what follows is decided by the finished runs of a store, and by nothing else.
 
 A grid that searches nothing has one stage. Else the tuning seeds of all candidates come first (on several rungs where
-candidates are halved), then the fresh seeds of what was chosen for each arm of each cell. Other runs that a store has, as of
-candidates that were dropped or that another choice had, decide nothing.
+candidates are halved), then the fresh seeds of what was chosen for each arm of each cell. Adaptive seeds come look by look,
+the next ones only of arms that want them. Other runs that a store has, as of candidates that were dropped or that another
+choice had, decide nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -31,6 +33,9 @@ class Outcome(NamedTuple):
 
 
 Outcomes = Mapping[str, Outcome]  # by run_id
+# Of a grid and its store, by (cell without order and what is searched, order), how many looks an arm wants; 1 if it is not
+# there. What decides it belongs to the reports, so it is handed in where seeds are adaptive.
+Wanted = Callable[[Grid, Store], Mapping[tuple, int]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Stage:
     kind: str  # TUNING or COMPARED
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
+    look: int = 0  # that is taken when it has ended, from 1, where there are several
 
     def __len__(self) -> int:
         return len(self.cells) * len(self.seeds)
@@ -76,32 +82,51 @@ class Planned(NamedTuple):
         return [run_id for stage in self.stages for _, ids in stage.by_cell() for run_id in ids]
 
 
-def planned(grid: Grid, known: Outcomes, lacks: Callable[[Cell, str], bool]) -> Planned:
-    """What is planned, since a stage begins when no run of the one before it is lacking. lacks: of a cell and a run_id."""
-    stages = []
-    for stage in _stages(grid, known):
+def planned(
+    grid: Grid,
+    known: Outcomes,
+    lacks: Callable[[Cell, str], bool],
+    wanted: Callable[[], Mapping[tuple, int]] | None = None,
+) -> Planned:
+    """What is planned, since a stage begins when no run of the one before it is lacking. lacks: of a cell and a run_id.
+
+    wanted: as Wanted gives, asked only when a look has all its runs.
+    """
+    assert wanted or len(grid.seeds.looks) == 1, "adaptive seeds need what decides"
+    stages, later = [], 0
+    for stage in _stages(grid, known, wanted):
         stages.append(stage)
-        if stage.kind == TUNING and any(lacks(cell, run_id) for cell, ids in stage.by_cell() for run_id in ids):
+        decides = stage.kind == TUNING or stage.look
+        if decides and any(lacks(cell, run_id) for cell, ids in stage.by_cell() for run_id in ids):
+            later = len(stage.cells) * (grid.seeds.most - stage.seeds[-1] - 1)  # where seeds are adaptive
             break
-    if not grid.searched:
-        return Planned(tuple(stages), 0, ())
-    if stages[-1].kind != COMPARED:
+    compared = [stage for stage in stages if stage.kind == COMPARED]
+    if not compared:
         return Planned(tuple(stages), sum(map(len, expected(grid)[len(stages) :])), ())
-    there = {cell.without(*grid.searched) for cell in stages[-1].cells}
+    if not grid.searched:
+        return Planned(tuple(stages), later, ())
+    there = {cell.without(*grid.searched) for cell in compared[0].cells}
     first: dict[tuple, Cell] = {}
     for cell in grid.cells():
         first.setdefault(cell.without(*grid.searched), cell)
-    return Planned(tuple(stages), 0, tuple(cell for key, cell in first.items() if key not in there))
+    return Planned(tuple(stages), later, tuple(cell for key, cell in first.items() if key not in there))
 
 
-def planned_in(grid: Grid, store: Store, finished: Mapping[str, object], failed: set[str]) -> Planned:
+def planned_in(
+    grid: Grid, store: Store, finished: Mapping[str, object], failed: set[str], wanted: Wanted | None = None
+) -> Planned:
     """What is planned as the store stands. finished, failed: its fates."""
-    return planned(grid, known(grid, store), lambda _, run_id: run_id not in finished and run_id not in failed)
+    return planned(
+        grid,
+        known(grid, store),
+        lambda _, run_id: run_id not in finished and run_id not in failed,
+        wanted and partial(wanted, grid, store),
+    )
 
 
 def expected(grid: Grid) -> list[Stage]:
-    """All stages as they are where no run fails, with some choice or other: their numbers of cells and seeds."""
-    return list(_stages(grid, None))
+    """All stages as they are where no run fails and no look decides, with some choice or other: their cells and seeds."""
+    return list(_stages(grid, None, None))
 
 
 def known(grid: Grid, store: Store) -> Outcomes:
@@ -168,10 +193,10 @@ def rungs(grid: Grid, known: Outcomes | None) -> Iterator[Rung]:
         yield rung
 
 
-def _stages(grid: Grid, known: Outcomes | None) -> Iterator[Stage]:
+def _stages(grid: Grid, known: Outcomes | None, wanted: Callable[[], Mapping[tuple, int]] | None) -> Iterator[Stage]:
     """Each follows from the outcomes of those before it."""
     if not grid.searched:
-        yield Stage(COMPARED, tuple(grid.cells()), grid.seeds.every)
+        yield from _looks(grid, tuple(grid.cells()), wanted)
         return
     before: set[Cell] = set()
     for rung in rungs(grid, known):
@@ -182,7 +207,24 @@ def _stages(grid: Grid, known: Outcomes | None) -> Iterator[Stage]:
         yield Stage(TUNING, tuple(new), grid.seeds.tunes)
     best = chosen(split(chooses(grid))[2], rung.climbing, rung.outcomes)
     o, p = np.nonzero(best >= 0)
-    yield Stage(COMPARED, tuple(rung.cells[best[o, p], o, p]), tuple(range(grid.seeds.count)))
+    yield from _looks(grid, tuple(rung.cells[best[o, p], o, p]), wanted)
+
+
+def _looks(grid: Grid, cells: tuple[Cell, ...], wanted: Callable[[], Mapping[tuple, int]] | None) -> Iterator[Stage]:
+    """The fresh seeds of cells. wanted: without it all want all looks."""
+    sizes = grid.seeds.looks
+    if len(sizes) == 1:
+        yield Stage(COMPARED, cells, tuple(range(grid.seeds.count)))
+        return
+    for look, (since, size) in enumerate(zip((0, *sizes), sizes, strict=False), 1):
+        if look > 1 and wanted and cells:
+            looks = wanted()
+            cells = tuple(
+                cell for cell in cells if looks.get((cell.without("order", *grid.searched), cell.order), 1) >= look
+            )
+        if look > 1 and not cells:
+            return
+        yield Stage(COMPARED, cells, tuple(range(since, size)), look)
 
 
 def _on_rung(cell: Cell, grid: Grid, later: int) -> Cell:

@@ -16,7 +16,7 @@ from results.errors import OutOfReach, StoreError, Vanished
 from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
 from results.places import Place, at, over
-from results.protocol import planned_in, unchosen
+from results.protocol import Wanted, planned_in, unchosen
 from results.schema import METRICS, QUANTILES, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
 
@@ -28,10 +28,10 @@ def validate(store: Store) -> list[str]:
     return retrying(lambda: list(_problems(store)))
 
 
-def incomplete(store: Store, grid: Grid) -> list[str]:
+def incomplete(store: Store, grid: Grid, wanted: Wanted | None = None) -> list[str]:
     """A line for the planned runs of a grid that are not finished, by fate; none where all are."""
     finished, failed = store.fates()
-    will = planned_in(grid, store, finished, failed)
+    will = planned_in(grid, store, finished, failed, wanted)
     planned = set(will.run_ids)
     missing = len(planned) - len(planned & finished.keys()) - len(planned & failed)
     counts = {"failed": len(planned & failed), "missing": missing}
