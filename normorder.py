@@ -149,15 +149,20 @@ def plan_command(
         check_trainable({run.cell for run in study.plan.missing}, study.data)
     slots = slots_of(address, study.grid.resources)
     pilots = measure_here(to_measure(study.plan, study.data), study.data)
-    trials, later = (
-        group(runs, study.data, slots, choose_how(replace(study.plan, missing=runs), study.data, pilots, slots))
-        for runs in (study.plan.missing, later_runs(study))
+    missing, (later, looks) = study.plan.missing, later_runs(study)
+    trials, later, looks = (
+        group(runs, study.data, slots, choose_how(replace(study.plan, missing=tuple(runs)), study.data, pilots, slots))
+        for runs in (missing, later, looks)
     )
     tell(study, trials, slots)
     tell_unchosen(study)
     timings = Timings(study.data, min(slots, slots_here(study.grid.resources)))
-    for line in in_words(price([*trials, *later], timings, slots), slots, study.grid.resources):
-        print(f"  {line}")
+    priced = {"the next look " if looks else "": [*trials, *later]}
+    if looks:
+        priced["if no look decides, it "] = [*trials, *later, *looks]
+    for what, those in priced.items():
+        for line in in_words(price(those, timings, slots), slots, study.grid.resources, what):
+            print(f"  {line}")
     tell_power(study, timings, rehearse)
 
 

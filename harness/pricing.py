@@ -228,15 +228,15 @@ def price(trials: Sequence[Trial], timings: Timings, slots: int) -> Price:
     )
 
 
-def in_words(found: Price, slots: int, asked: Resources) -> list[str]:
-    """What `plan` prints of it. asked: by each trial."""
+def in_words(found: Price, slots: int, asked: Resources, what: str = "") -> list[str]:
+    """What `plan` prints of it. asked: by each trial. what: takes so long, where it is not all that there is to do."""
     lines = []
     if found.busy_s:
         amounts = {"core-hours": asked.cpus, "GPU-hours": asked.gpus or 0}
         hours = [f"{found.busy_s / 3600 * each:.2g} {name}" for name, each in amounts.items() if each]
         size = f"{found.disk_bytes / 1e6:,.0f} MB" if found.disk_bytes > 1e6 else f"{found.disk_bytes / 1e3:,.0f} kB"
         lines.append(
-            f"takes about {span(found.wall_s)} on {slots} slots as fast as this machine's, {' and '.join(hours)}, and "
+            f"{what}takes about {span(found.wall_s)} on {slots} slots as fast as this machine's, {' and '.join(hours)}, and "
             f"{size} on the disk"
         )
     if found.unknown:

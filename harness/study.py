@@ -48,10 +48,18 @@ def look(
     return Study(grid, store, data, plan, fresh, retry, wanted)
 
 
-def later_runs(study: Study) -> tuple[Run, ...]:
-    """At most so many, with some choice or other, of the stages that follow on what the plan knows."""
-    stages = expected(study.grid)[len(study.plan.stages) :]
-    return tuple(Run(cell, seed) for stage in stages for cell in stage.cells for seed in stage.seeds)
+def later_runs(study: Study) -> tuple[list[Run], list[Run]]:
+    """At most so many, with some choice or other, that follow on what the plan knows: up to the first look, or all where
+    there is one, and at later looks.
+    """
+    stages = study.plan.stages
+    if not study.plan.missing:
+        return [], []
+    following: tuple[list[Run], list[Run]] = [], []
+    for stage in expected(study.grid)[len(stages) :]:
+        cells = stages[-1].cells if stages[-1].look else stage.cells
+        following[stage.look > 1].extend(Run(cell, seed) for cell in cells for seed in stage.seeds)
+    return following
 
 
 def tell(study: Study, trials: list[Trial], slots: int) -> None:

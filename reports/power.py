@@ -14,7 +14,7 @@ from reports import statistics as st
 from reports.measures import Measure, measure
 from reports.outcomes import Paired, ReportError, Results, gather
 from reports.rates import select
-from reports.words import amount, counted, p_value, plain
+from reports.words import amount, counted, enumerated, p_value, plain
 from results import Store
 
 MOST_COMPARISONS = 500  # that are looked at: enough to know their median and how far they are apart
@@ -31,19 +31,26 @@ class Spread(NamedTuple):
 
 
 class Power(NamedTuple):
-    """Of a family of `comparisons`, with `pairs` each. Arrays have an entry a comparison whose spread is known, (K,)."""
+    """Of a family of `comparisons`, at L looks. Arrays have an entry for each of K comparisons whose spread is known."""
 
     of: Measure
     contrast: str
     comparisons: int
-    pairs: int
+    looks: tuple[int, ...]  # pairs at each look: one where seeds are not adaptive
     alpha: float
     margin: float | None
-    sd: Array  # 80 % upper limits
-    detectable: Array  # the difference that the t test finds with probability AIM, at the first step of Holm
-    equivalence: Array  # probability that TOST shows equivalence at the first step of Holm if the difference is 0
-    certain: Array  # pairs with which some verdict is certain
+    sd: Array  # (K,), 80 % upper limits
+    detectable: Array  # (L, K), the difference that the t test finds with probability AIM, at the first step of Holm
+    equivalence: (
+        Array  # (L, K), probability that TOST shows equivalence at the first step of Holm if the difference is 0
+    )
+    certain: Array  # (K,), pairs with which some verdict is certain
     source: str  # of the spread; empty where it is not known
+
+    @property
+    def pairs(self) -> int:
+        """At most."""
+        return self.looks[-1]
 
     @property
     def smallest_p(self) -> float:
@@ -56,7 +63,7 @@ def known_spread(grid: Grid, store: Store, source: str, cells: Sequence[Cell] = 
 
     Without `cells` of those of the grid; of many, of some.
     """
-    more = grid.seeds.model_copy(update={"count": max(grid.seeds.count, MOST_SEEDS)})
+    more = grid.seeds.model_copy(update={"count": max(grid.seeds.most, MOST_SEEDS), "stop": "count"})
     try:
         return spread(gather(grid.model_copy(update={"seeds": more}), store, cells or _some_cells(grid)), source)
     except ReportError:  # of a store that has nothing yet
@@ -86,23 +93,27 @@ def power(grid: Grid, found: Spread | None) -> Power | None:
     analysis = grid.analysis
     if analysis.primary is None:
         return None
-    primary, pairs = analysis.primary, grid.seeds.count
+    primary, looks = analysis.primary, grid.seeds.looks
     count, margin = comparisons(grid), analysis.margin.get(primary.metric)
     m = found.m if found else st.Moments(*np.empty((3, 0)))
     sd = st.upper_sd(m)
-    planned = st.Moments(np.full(len(sd), pairs), np.zeros(len(sd)), sd)
-    nothing = np.full(len(sd), np.nan)
+    levels = analysis.alpha * st.look_weights(looks)
+    nothing = np.full((len(looks), len(sd)), np.nan)
+    planned = [st.Moments(np.full(len(sd), pairs), np.zeros(len(sd)), sd) for pairs in looks]
+    at_looks = list(zip(planned, levels / count, strict=True))
     return Power(
         of=measure(primary.metric),
         contrast=primary.contrast,
         comparisons=count,
-        pairs=pairs,
+        looks=looks,
         alpha=analysis.alpha,
         margin=margin,
         sd=sd,
-        detectable=st.detectable(planned, analysis.alpha / count, AIM),
-        equivalence=nothing if margin is None else st.tost_power(planned, margin, analysis.alpha / count),
-        certain=nothing if margin is None else st.seeds_needed(m, margin, analysis.alpha, count),
+        detectable=np.array([st.detectable(pairs, level, AIM) for pairs, level in at_looks]),
+        equivalence=nothing
+        if margin is None
+        else np.array([st.tost_power(pairs, margin, level) for pairs, level in at_looks]),
+        certain=nothing[-1] if margin is None else st.seeds_needed(m, margin, levels[-1], count),
         source=found.source if found else "",
     )
 
@@ -125,9 +136,14 @@ def warnings(found: Power) -> list[str]:
             f"{found.pairs} seeds: the exact paired test cannot go below p = {p_value(found.smallest_p)}, after Holm over "
             f"{found.comparisons:,} comparisons {p_value(min(1.0, found.smallest_p * found.comparisons))}"
         )
+    few = [pairs for pairs in found.looks[:-1] if pairs < st.FEWEST_PAIRS]
+    if few:
+        told.append(
+            f"at {enumerated([*map(str, few)])} seeds nothing is decided: no look counts below {st.FEWEST_PAIRS}"
+        )
     if found.margin is None:
         told.append(f"no margin for {found.of.name}: nothing can be shown to be equivalent")
-    elif len(found.sd) and (found.equivalence == 0).all():
+    elif len(found.sd) and (found.equivalence[-1] == 0).all():
         told.append(f"{counted(found.pairs, 'seed')}: no difference could be shown to lie within ±{_margin(found)}")
     return told
 
@@ -135,8 +151,9 @@ def warnings(found: Power) -> list[str]:
 def in_words(found: Power) -> list[str]:
     """What `plan` prints of it."""
     of, unit = found.of, f" {found.of.unit}" if found.of.unit else ""
+    pairs = " to ".join(dict.fromkeys(f"{pairs}" for pairs in (found.looks[0], found.looks[-1])))
     lines = [
-        f"power of {found.contrast} in {of.title}: {counted(found.comparisons, 'comparison')} of {found.pairs} pairs",
+        f"power of {found.contrast} in {of.title}: {counted(found.comparisons, 'comparison')} of {pairs} pairs",
         f"  the exact paired test can reach p = {found.smallest_p:.2g}",
     ]
     if not found.source:
@@ -144,15 +161,18 @@ def in_words(found: Power) -> list[str]:
     lines.append(
         f"  sd of differences {_several(found.sd, lambda x: amount(x, of))}{unit}, 80 % upper limits, {found.source}"
     )
-    lines.append(
-        f"  a difference of {_several(found.detectable, lambda x: amount(x, of))}{unit} is found with probability {AIM:g}"
-    )
+    for pairs, detectable, equivalence in zip(found.looks, found.detectable, found.equivalence, strict=True):
+        when = f"at {pairs} pairs " if len(found.looks) > 1 else ""
+        size = _several(detectable, lambda x: amount(x, of))
+        lines.append(f"  {when}a difference of {size}{unit} is found with probability {AIM:g}")
+        if found.margin is not None:
+            lines.append(
+                f"  {when}equivalence within ±{_margin(found)} is shown with probability {_several(equivalence, plain)} "
+                "where there is no difference"
+            )
     if found.margin is not None:
-        lines.append(
-            f"  equivalence within ±{_margin(found)} is shown with probability {_several(found.equivalence, plain)} where "
-            "there is no difference"
-        )
-        lines.append(f"  some verdict is certain with {_several(found.certain, lambda x: plain(x, 0))} seeds")
+        most = "with a max of " if len(found.looks) > 1 else "with "
+        lines.append(f"  some verdict is certain {most}{_several(found.certain, lambda x: plain(x, 0))} seeds")
     return lines
 
 
