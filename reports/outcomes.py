@@ -193,16 +193,23 @@ class Paired:
         self.done = tuple(
             np.where(known & done[place], values[place], np.nan) for known, place in zip(there, places, strict=True)
         )
-        diverged = [known & diverged[place] for known, place in zip(there, places, strict=True)]
+        self._score([known & diverged[place] for known, place in zip(there, places, strict=True)])
+
+    def _score(self, diverged: Sequence[np.ndarray]) -> None:
+        """What follows from `done` and from which runs diverged, bool (n, K) of each arm."""
         self.both = np.all([np.isfinite(x) | y for x, y in zip(self.done, diverged, strict=True)], axis=0)
         self.diverged = tuple(each & self.both for each in diverged)
-        worst = measure.worst(self.facts, *self.done)
+        worst = self.measure.worst(self.facts, *self.done)
         scored = [st.score(x, y, worst) for x, y in zip(self.done, diverged, strict=True)]
         self.a, self.b = (np.where(self.both, each, np.nan) for each in scored)
 
     def first(self, seeds: int) -> "Paired":
         """What was known of the same comparisons when there were so many seeds."""
-        return Paired(self._runs, self.measure, tuple(place[:seeds] for place in self.places))
+        known = object.__new__(Paired)
+        known.measure, known._runs, known.facts = self.measure, self._runs, self.facts
+        known.places, known.done = (tuple(each[:seeds] for each in both) for both in (self.places, self.done))
+        known._score([each[:seeds] for each in self.diverged])
+        return known
 
     @cached_property
     def d(self) -> np.ndarray:

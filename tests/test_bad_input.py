@@ -55,6 +55,14 @@ MISTAKES = {
     "unknown nuisance": ("[recipe]", "[nuisance]\nrate = [0.1]\n[recipe]", ("[nuisance]", "'rate'", *FIELDS)),
     "unknown recipe field": ("epochs", "epoch", ("[recipe]", "'epoch'", *FIELDS)),
     "unknown key of seeds": ("count = 2", "count = 2\nfirst = 3", ("[seeds]", "'first'", "count")),
+    "max without a reason to stop": ("count = 2", "count = 2\nmax = 8", ("max = 8", 'needs stop = "decided"')),
+    "stop without max": ("count = 2", 'count = 2\nstop = "decided"', ('stop = "decided"', "needs max")),
+    "max below count": (
+        "count = 2", 'count = 2\nmax = 1\nstop = "decided"', ("max = 1", "must be at least count = 2")),
+    "looks that do not divide": (
+        "count = 2", 'count = 2\nmax = 12\nstop = "decided"', ("max = 12", "count = 2 doubled some times, as 8 or 16")),
+    "an unknown way to stop": ("count = 2", 'count = 2\nmax = 8\nstop = "soon"', ("stop = 'soon'", "'count' or 'decided'")),
+    "margin of zero": ("test_accuracy = 0.02", "test_accuracy = 0", ("margin.test_accuracy = 0", "greater than 0")),
     "unknown key of the analysis": ("margin ", "margins ", ("[analysis]", "'margins'", "margin", "alpha")),
     "unknown key of primary": ("contrast =", "pair = 1, contrast =", ("primary.pair", "metric, contrast")),
     "unknown activation": ('"relu"', '"rleu"', ("[axes]", "activation = 'rleu'", "relu, leaky_relu, prelu", "maxout")),
@@ -233,6 +241,31 @@ def test_a_mistake_in_a_grid_is_one_line_that_names_it(refuse, here, mistake):
     (here / "study.toml").write_text(TEXT.replace(old, new, 1))
     line = refuse("plan", here / "study.toml")
     assert [word for word in (f"{here}/study.toml: ", *words) if word not in line] == []
+
+
+ADAPTIVE = TEXT.replace("count = 2", 'count = 2\nmax = 8\nstop = "decided"')
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            "margin    = { test_accuracy = 0.02 }",
+            "",
+            "needs [analysis] margin.test_accuracy: without it no equivalence can",
+        ),
+        ("margin    = { test_accuracy", "margin    = { test_loss", "needs [analysis] margin.test_accuracy: without it"),
+        ('order        = ["weight-act", "weight-bn-act"]', 'order = ["weight-act"]', "there is nothing to decide"),
+    ],
+    ids=["no margin", "a margin for another metric", "one order"],
+)
+def test_adaptive_seeds_that_could_not_stop_say_why(refuse, here, old, new, why):
+    text = ADAPTIVE.replace(old, new)
+    assert text != ADAPTIVE
+    if "nothing" in why:
+        text = text.partition("[analysis]")[0]
+    (here / "study.toml").write_text(text)
+    assert f'study.toml: [seeds] stop = "decided": {why}' in refuse("plan", here / "study.toml")
 
 
 def test_the_grid_without_a_mistake_can_be_planned(here, monkeypatch, capsys):

@@ -342,6 +342,35 @@ def test_the_analysis_hash_covers_the_tuning_seeds_and_what_they_choose(tmp_path
     assert len({grid.analysis_hash for grid in (read(tmp_path), more, other, same_cells)}) == 4
 
 
+ADAPTIVE = ONE_RATE.replace("count = 2", 'count = 5\nmax = 40\nstop = "decided"')
+
+
+def test_looks_double_the_seeds_up_to_max(tmp_path):
+    grid = read(tmp_path, ADAPTIVE)
+    assert grid.seeds.looks == (5, 10, 20, 40)
+    assert (grid.seeds.most, grid.seeds.every) == (40, tuple(range(40)))
+    assert read(tmp_path, ADAPTIVE.replace("40", "5")).seeds.looks == (5,)
+    assert read(tmp_path, ONE_RATE).seeds.looks == (2,)
+    searching = read(tmp_path, TEXT.replace("count = 2", 'count = 5\nmax = 10\nstop = "decided"'))
+    assert searching.seeds.every == (*range(10_000, 10_005), *range(10))
+
+
+def test_seeds_that_are_asked_for_are_those_of_the_first_look(tmp_path):
+    assert read(tmp_path, ADAPTIVE, seeds=10).seeds.looks == (10, 20, 40)
+    with pytest.raises(GridError, match=r"max = 40: must be count = 7 doubled some times, as 28 or 56"):
+        read(tmp_path, ADAPTIVE, seeds=7)
+
+
+def test_the_analysis_hash_covers_the_looks(tmp_path):
+    texts = [
+        ADAPTIVE,
+        ADAPTIVE.replace("40", "20"),
+        ADAPTIVE.replace("40", "5"),
+        ONE_RATE.replace("count = 2", "count = 5"),
+    ]
+    assert len({read(tmp_path, text).analysis_hash for text in texts}) == 4
+
+
 def test_the_page_of_grids_names_every_key_of_the_seeds():
     page = (GRIDS / "README.md").read_text()
     assert [key for key in Seeds.model_fields if f"`{key}`" not in page] == []

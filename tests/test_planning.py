@@ -85,14 +85,14 @@ def test_power_is_reckoned_from_the_upper_limit_of_the_spread_and_the_whole_fami
     assert known.m.sd == pytest.approx(frame["sd"].to_numpy())
     upper = frame["sd"].to_numpy() * math.sqrt(9 / stats.chi2.ppf(0.2, 9))
     assert found.sd == pytest.approx(upper)
-    assert found.detectable == pytest.approx(
+    assert found.detectable[0] == pytest.approx(
         upper * TTestPower().solve_power(nobs=10, alpha=0.05 / 6, power=AIM), rel=1e-6
     )
     assert found.certain.tolist() == frame["seeds_needed"].tolist()
     # TOST at the first step of Holm, where nothing differs and the sd is its upper limit.
     d = np.random.default_rng(0).normal(0, upper[0], (20_000, 10))
     shown = (st.tost(st.moments(d.T), 0.02) <= 0.05 / 6).mean()
-    assert found.equivalence[0] == pytest.approx(shown, abs=0.015)
+    assert found.equivalence[0, 0] == pytest.approx(shown, abs=0.015)
 
 
 def test_comparisons_without_two_pairs_tell_nothing_of_the_spread(tmp_path):
@@ -422,6 +422,47 @@ def test_on_a_cluster_that_cannot_be_reached_a_plan_says_so_and_is_for_this_mach
 def test_the_price_of_a_search_has_its_later_stages(small_grid, tmp_path):
     study = normorder.open_study(small_grid, str(tmp_path / "store"), None, False, False)
     assert len(study.plan.missing) == 2 * 2 * 5
-    later = later_runs(study)
+    later, looks = later_runs(study)
     assert len(later) == study.plan.later == 2 * 5
     assert {run.seed for run in later} == set(range(5))
+    assert looks == []
+
+
+ADAPTIVE = "8\nmax = 32\nstop = 'decided'"
+
+
+def test_the_power_of_adaptive_seeds_is_that_of_each_look_at_its_share_of_alpha(tmp_path):
+    grid = read_grid(tmp_path, seeds=ADAPTIVE, activations=("relu", "tanh"))
+    found = power(grid, Spread(of_sd(0.02, 10), "from here"))
+    upper = st.upper_sd(of_sd(0.02, 10))[0]
+    for k, (n, share) in enumerate([(8, 1 / 16), (16, 3 / 16), (32, 12 / 16)]):
+        level = 0.05 * share / 2
+        assert found.detectable[k] == pytest.approx(st.detectable(of_sd(upper, n), level, AIM))
+        assert found.equivalence[k] == pytest.approx(st.tost_power(of_sd(upper, n), 0.02, level))
+    assert found.certain.tolist() == st.seeds_needed(of_sd(0.02, 10), 0.02, 0.05 * 0.75, 2).tolist()
+    text = "\n".join(in_words(found))
+    assert "2 comparisons of 8 to 32 pairs" in text
+    assert "  at 16 pairs a difference of " in text
+    assert "is certain with a max of " in text
+    assert warnings(found) == []
+
+
+def test_looks_at_too_few_pairs_to_decide_are_told(tmp_path):
+    found = power(read_grid(tmp_path, seeds="2\nmax = 16\nstop = 'decided'"), None)
+    assert "at 2 and 4 seeds nothing is decided: no look counts below 5" in warnings(found)
+
+
+def test_the_price_of_adaptive_seeds_is_of_the_next_look_and_of_all(small_grid, tmp_path, told):
+    text = small_grid.read_text()
+    count = text[text.index("count") :].partition("\n")[0]
+    small_grid.write_text(text.replace(count, "count = 5\nmax = 20\nstop = 'decided'"))
+    study = normorder.open_study(small_grid, str(tmp_path / "store"), None, False, False)
+    later, looks = later_runs(study)
+    cells = len({run.cell for run in looks})
+    assert len(looks) == cells * 15
+    assert {run.seed for run in looks} == set(range(5, 20))
+    assert study.plan.later == len(later) + len(looks)
+    code, out, _ = told("plan", small_grid, "--store", tmp_path / "store", "--rehearse", "0")
+    assert code == 0
+    assert "  the next look takes about " in out
+    assert "  if no look decides, it takes about " in out

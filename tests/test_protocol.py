@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import AFTER, BEFORE, CLASSES, fill, run
+from simulated import AFTER, BEFORE, CLASSES, fill, read_grid, run
 
 import harness
 from grids import TUNING_FROM, Grid, GridError, Run
@@ -592,3 +592,83 @@ def test_arms_have_equally_many_candidates_on_every_rung(tmp_path):
     swept(grid, store, Nature(failed=0))
     for rung, size in zip(rungs(grid, known(grid, store)), (5, 3, 2), strict=True):
         assert (rung.climbing.sum(0) == size).all()
+
+
+# Adaptive seeds
+
+
+def adaptive(folder, axes=""):
+    """2 orders × 2 activations, looks after 2, 4 and 8 seeds."""
+    return read_grid(folder, ("relu", "tanh"), seeds="2\nmax = 8\nstop = 'decided'", axes=axes)
+
+
+def stages_after(grid, ended, looks, chosen=lambda cell: True):
+    """(look, cells, seeds) of each stage that is planned where so many looks have ended, and how many runs may follow.
+
+    looks: that each (activation, order) wants.
+    """
+    size, asked = (0, *grid.seeds.looks)[ended], []
+
+    def wanted():
+        asked.append(ended)
+        without = ("order", *grid.searched)
+        return {
+            (cell.without(*without), cell.order): looks[cell.activation, cell.order]
+            for cell in grid.cells()
+            if (cell.activation, cell.order) in looks
+        }
+
+    there = {Run(cell, s).run_id for cell in grid.cells() for s in (*grid.seeds.tunes, *range(size))}
+    better = {
+        Run(cell, s).run_id: Outcome(0.5 + chosen(cell), False, 10) for cell in grid.cells() for s in grid.seeds.tunes
+    }
+    found = planned(grid, better, lambda _, run_id: run_id not in there, wanted)
+    assert len(asked) == max(0, min(ended, len(grid.seeds.looks) - 1))  # not before a look has all its runs
+    told = [(stage.look, {(c.activation, c.order) for c in stage.cells}, stage.seeds) for stage in found.stages]
+    return told, found.later
+
+
+EVERY = {(activation, order) for activation in ("relu", "tanh") for order in (BEFORE, AFTER)}
+TANH = {("tanh", BEFORE), ("tanh", AFTER)}
+
+
+def test_looks_come_one_after_the_other_and_only_arms_that_want_them_go_on(tmp_path):
+    grid = adaptive(tmp_path)
+    assert stages_after(grid, 0, {}) == ([(1, EVERY, (0, 1))], 4 * 6)
+    assert stages_after(grid, 1, {}) == ([(1, EVERY, (0, 1))], 0)
+    second = [(1, EVERY, (0, 1)), (2, TANH, (2, 3))]
+    assert stages_after(grid, 1, dict.fromkeys(TANH, 2)) == (second, 2 * 4)
+    assert stages_after(grid, 2, dict.fromkeys(TANH, 2)) == (second, 0)
+    third = [*second, (3, {("tanh", AFTER)}, (4, 5, 6, 7))]
+    assert stages_after(grid, 2, {("tanh", BEFORE): 2, ("tanh", AFTER): 3}) == (third, 0)
+    assert stages_after(grid, 3, {("tanh", BEFORE): 2, ("tanh", AFTER): 3}) == (third, 0)
+    assert [len(stage) for stage in expected(grid)] == [8, 8, 16]
+
+
+def test_looks_follow_the_choice_of_what_is_searched(tmp_path):
+    grid = adaptive(tmp_path, axes="[nuisance]\nlr = [0.01, 0.1]")
+    told, later = stages_after(grid, 1, dict.fromkeys(TANH, 2), chosen=lambda cell: cell.lr == 0.01)
+    assert [(look, cells, len(seeds)) for look, cells, seeds in told] == [(0, EVERY, 5), (1, EVERY, 2), (2, TANH, 2)]
+    assert later == 2 * 4
+    assert [len(stage) for stage in expected(grid)] == [40, 8, 8, 16]
+
+
+def test_adaptive_seeds_are_not_planned_without_what_decides(tmp_path):
+    with pytest.raises(AssertionError, match="adaptive seeds need what decides"):
+        planned(adaptive(tmp_path), {}, lambda *_: True)
+
+
+def test_a_plan_says_what_goes_on(tmp_path, capsys):
+    grid, store = adaptive(tmp_path), Store(tmp_path / "store")
+    cells = {(cell.without("order"), cell.order): 2 for cell in grid.cells() if cell.activation == "tanh"}
+    first = [run(cell, seed) for cell in grid.cells() for seed in range(2)]
+    tell(look(grid, fill(store, first), DATA, wanted=lambda *_: cells), [], 1)
+    out = capsys.readouterr().out
+    assert "4 cells × 2 to 8 seeds = up to 32 runs; looks at 2, 4, 8 seeds" in out
+    assert "look 2: 2 of 4 cells are in undecided comparisons and get seeds 2 to 3" in out
+    assert "then up to 8 more, which these decide" in out
+    found = overview(grid, store, lambda *_: cells)
+    assert found.by_value["seeds", "look 1"]["done"] == 8
+    assert found.by_value["seeds", "look 2"]["missing"] == 4
+    assert incomplete(store, grid, lambda *_: cells)[0] == f"{grid.name}: 4 of 12 planned runs are missing"
+    assert incomplete(store, grid, lambda *_: {}) == []
