@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -36,7 +35,7 @@ from results import METRICS, SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
-from results.protocol import unchosen
+from results.protocol import Wanted, unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
@@ -91,17 +90,19 @@ def open_study(
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
     with naming(path):
-        study = look(grid, where, data, fresh=fresh, retry=retry, wanted=wanted)
+        study = look(grid, where, data, fresh=fresh, retry=retry, wanted=decides(grid))
     if study.plan.missing:
         where.check_writable()
     return study
 
 
-def wanted(grid: Grid, store: Store) -> Mapping[tuple, int]:
+def decides(grid: Grid) -> Wanted | None:
     """What decides who gets more seeds where they are adaptive: harness and results ask, and only the reports know."""
-    from reports import looks  # pandas and scipy cost seconds, which other grids need not wait for
+    if len(grid.seeds.looks) == 1:
+        return None
+    from reports.looks import wanted  # pandas and scipy cost seconds, which other grids need not wait for
 
-    return looks.wanted(grid, store)
+    return wanted
 
 
 def tidy(store: Store) -> None:
@@ -258,7 +259,7 @@ def sweep(
         study = open_study(grid_path, store, seeds, fresh, retry)
         before = study.plan.finished + study.plan.failed - ended
     where = study.store
-    last = look(study.grid, where, study.data, wanted=wanted)
+    last = look(study.grid, where, study.data, wanted=study.wanted)
     gone = len(last.plan.missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
@@ -375,7 +376,7 @@ def validate_command(
     problems = validate(where)
     if grid:
         try:
-            problems += incomplete(where, grid, wanted)
+            problems += incomplete(where, grid, decides(grid))
         except StoreError:
             problems.append(f"whether {grid.name} is complete cannot be told while files are unreadable")
     for problem in problems:
@@ -403,7 +404,7 @@ def status_command(
 ) -> None:
     """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
     where, grid = existing(store), read_grid(grid_path, seeds)
-    found = overview(grid, where, wanted)
+    found = overview(grid, where, decides(grid))
     more = f", then up to {found.later:,} more" if found.later else ""
     print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs{more}")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))

@@ -41,7 +41,7 @@ from results import Store, StoreError
 
 OBJECT_STORE_BYTES = 500_000_000
 ACCELERATOR = "accelerator_type:"  # how Ray names the resource that stands for a kind
-ROOMS = ("grids", "harness", "results")  # what workers import
+ROOMS = ("grids", "harness", "results", "reports")  # what workers import, and what decides on more seeds
 WAITS_S = (1, 2, 4, 8, 15)  # between tries to use a store
 HEAD = "node:__internal_head__"  # the resource by which Ray marks it
 SOME = 0.001  # of a resource of which Ray gives each node 1, as a mark
@@ -104,7 +104,7 @@ def _here(scratch: Path | None) -> dict[str, object]:
 
 def _elsewhere() -> dict[str, object]:
     modules = [str(HERE.parent / room) for room in ROOMS]
-    return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "__pycache__/"]}}
+    return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "build/", "__pycache__/"]}}
 
 
 def _use_token_where_wanted(address: str) -> None:

@@ -231,6 +231,16 @@ def test_a_sweep_from_outside_the_cluster_trains_there_and_tells_here(tmp_path, 
     assert validate(Store(tmp_path / "store")) == []
 
 
+def test_what_adaptive_seeds_want_is_decided_on_the_cluster_too(tmp_path, outside):
+    grid = write_grid(tmp_path / "g.toml", seeds=5)
+    more = "count = 5\nmax = 10\nstop = 'decided'\n[analysis]\nmargin = { test_accuracy = 0.0001 }\n"
+    grid.write_text(grid.read_text().replace("count = 5\n", more))
+    code, out = swept(grid, tmp_path / "store", "--address", outside)
+    assert code == 0, out
+    assert "look 2: 2 of 2 cells are in undecided comparisons and get seeds 5 to 9" in out
+    assert len(Store(tmp_path / "store").finished()) == 20
+
+
 def test_what_is_wrong_on_a_cluster_is_told_outside_in_a_line(tmp_path, outside):
     grid = write_grid(tmp_path / "g.toml")
     grid.write_text(grid.read_text() + "[resources]\ngpus = 2\n")
