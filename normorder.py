@@ -82,16 +82,19 @@ def open_grid(path: Path, store: str | None, seeds: int | None) -> tuple[Grid, S
 
 
 def open_study(
-    path: Path, store: str | None, seeds: int | None, fresh: bool, retry: bool, tidying: bool = False
+    path: Path, store: str | None, seeds: int | None, fresh: bool, retry: bool, sweeping: bool = False
 ) -> Study:
-    """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started."""
+    """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started.
+
+    sweeping: the store is tidied, and must be writable.
+    """
     grid, where = open_grid(path, store, seeds)
-    if tidying:
+    if sweeping:
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
     with naming(path):
         study = look(grid, where, data, fresh=fresh, retry=retry, wanted=decides(grid))
-    if study.plan.missing:
+    if sweeping and study.plan.missing:
         where.check_writable()
     return study
 
@@ -235,7 +238,7 @@ def sweep(
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
     check_address(address)
-    study = open_study(grid_path, store, seeds, fresh, retry, tidying=True)
+    study = open_study(grid_path, store, seeds, fresh, retry, sweeping=True)
     ended = study.plan.finished + study.plan.failed
     if not study.plan.missing:
         tell(study, [], 0)

@@ -466,3 +466,10 @@ def test_the_price_of_adaptive_seeds_is_of_the_next_look_and_of_all(small_grid, 
     assert code == 0
     assert "  the next look takes about " in out
     assert "  if no look decides, it takes about " in out
+
+
+def test_a_plan_leaves_a_store_as_it_is_down_to_the_times_of_its_folders(small_grid, tmp_path, told):
+    store = fill(Store(tmp_path / "store"), [run(next(iter(read_grid(tmp_path).cells())), 0)])
+    before = {path: path.stat().st_mtime_ns for path in (store.path, *store.path.rglob("*"))}
+    assert told("plan", small_grid, "--store", store.path, "--rehearse", "0")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (store.path, *store.path.rglob("*"))} == before
