@@ -22,10 +22,14 @@ Array = np.ndarray
 
 
 class Reach(NamedTuple):
-    """By order, looks of each arm, int (P,) from 1: `taken`, and `wanted`, one more where they do not decide."""
+    """By order, looks of each arm, int (P,) from 1: `taken`, and `wanted`, one more where they do not decide.
+
+    lacking: the look that lacks runs, 0 where none does.
+    """
 
     taken: Mapping[str, Array]
     wanted: Mapping[str, Array]
+    lacking: int
 
 
 def wanted(grid: Grid, store: Store) -> dict[tuple, int]:
@@ -48,24 +52,22 @@ def reach(results: Results) -> Reach:
     analysis, sizes = results.grid.analysis, results.grid.seeds.looks
     there = _chosen(results)
     lacking = (results.runs["status"] == "missing").to_numpy()
-    of = {order: np.ones(len(results.pairs), int) for order in results.place}  # wanted
-    taken = of
+    taken = wants = {order: np.ones(len(results.pairs), int) for order in results.place}
     for look, (since, size) in enumerate(zip((0, *sizes), sizes, strict=False), 1):
-        now = {order: there[order] & (of[order] >= look) for order in of}
-        if any(lacking[results.place[order][since:size, now[order]]].any() for order in of):
+        now = {order: there[order] & (wants[order] >= look) for order in wants}
+        if any(lacking[results.place[order][since:size, now[order]]].any() for order in now):
+            return Reach(taken, wants, look)
+        taken = wants
+        if size == sizes[-1] or not any(each.any() for each in now.values()):
             break
-        taken = {order: np.minimum(of[order], look) for order in of}
-        if size == sizes[-1]:
-            break
-        here, more = _cut(results, taken), {order: each.copy() for order, each in of.items()}
+        here, wants = _cut(results, taken), {order: each.copy() for order, each in wants.items()}
         for contrast, orders in analysis.pairs.items():
             columns, places = here.columns(contrast)
             tests = tests_of(Paired(here.runs, measure(analysis.primary.metric), places), here, columns, contrast)
             go_on = columns[~tests.decided & now[orders[0]][columns] & now[orders[1]][columns]]
             for order in orders:
-                more[order][go_on] = look + 1
-        of = more
-    return Reach(taken, of)
+                wants[order][go_on] = look + 1
+    return Reach(taken, wants, 0)
 
 
 def tests_of(pair: Paired, results: Results, columns: Array, contrast: str) -> Tests:
@@ -120,9 +122,10 @@ def in_words(results: Results, frame: pd.DataFrame) -> list[str]:
         f"Beside the comparisons in {enumerated(metrics)}, all that follows is of the first {sizes[0]} seeds, which every "
         "cell has.",
     ]
-    last = max(each.max() for each in of.wanted.values())
-    if any((of.wanted[order] > of.taken[order]).any() for order in of.wanted):
-        told.append(f"Look {last} lacks runs: comparisons stand as they were at look {last - 1}.")
+    if of.lacking == 1:
+        told.append("Look 1 lacks runs: comparisons are of those that are there, and none goes on yet.")
+    elif of.lacking:
+        told.append(f"Look {of.lacking} lacks runs: comparisons stand as they were at look {of.lacking - 1}.")
     return told
 
 

@@ -311,6 +311,10 @@ def test_the_page_says_how_far_the_looks_have_come(tmp_path):
     assert said[-1] == "Look 3 lacks runs: comparisons stand as they were at look 2."
     whole = results_of(tmp_path, grid, runs_of(grid, differences))
     assert len(looks.in_words(whole, compare(whole))) == 2
+    few = results_of(tmp_path, grid, runs_of(grid, differences, lambda _: range(6)))
+    assert looks.in_words(few, compare(few))[-1] == (
+        "Look 1 lacks runs: comparisons are of those that are there, and none goes on yet."
+    )
     fixed = results_of(tmp_path, read_grid(tmp_path, ("relu", "tanh"), seeds=8), half)
     assert looks.in_words(fixed, compare(fixed)) == []
 
@@ -350,7 +354,7 @@ def study(results, d):
     return results._replace(runs=results.runs.assign(test_accuracy=values))
 
 
-def tested(results):
+def family_of(results):
     columns, places = results.columns("after - before")
     pair = Paired(results.runs, measure("test_accuracy"), places)
     return looks.tests_of(pair, results, columns, "after - before")
@@ -378,7 +382,7 @@ def simulated_errors(results, truth):
         whole = study(slim, d)
         stopped = looks.taken(whole)
         every = whole._replace(looks=everything) if len(sizes) > 1 else whole
-        said = [np.isin(tested(each).verdicts, wrong).any() for each in (stopped, every)]
+        said = [np.isin(family_of(each).verdicts, wrong).any() for each in (stopped, every)]
         found.append([*said, without_spending(truth, d, sizes)])
     return np.mean(found, axis=0)
 
@@ -398,5 +402,5 @@ def test_what_is_simulated_is_what_is_reported(empty, number):
         d = MARGIN * np.random.default_rng(seed).normal(np.resize([0, 1], K), np.resize([0.5, 1, 2], K), (64, K))
         results = study(empty(number), d)
         frame = compare(results, ["test_accuracy"])
-        assert frame["verdict"].tolist() == tested(looks.taken(results)).verdicts.tolist()
+        assert frame["verdict"].tolist() == family_of(looks.taken(results)).verdicts.tolist()
         assert len(set(frame["verdict"])) > 1
