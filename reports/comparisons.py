@@ -74,7 +74,11 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
     ratio, p_variance = st.spread(*(done[every] for done in pair.done), pair.floor)
     p_diverged = st.mcnemar(*(lost[every] for lost in pair.diverged), pair.both[every])
     rates = own(results.runs, "lr").to_numpy(float)
-    noise = _test_set_errors(results, places) if measure.name == "test_accuracy" else np.full(count, np.nan)
+    noise = (
+        _test_set_errors(results, places, test.looks.taken)
+        if measure.name == "test_accuracy"
+        else np.full(count, np.nan)
+    )
     finished_mean = st.moments(pair.finished).mean
     numbers = {
         "lr_a": rates[places[0][0]], "lr_b": rates[places[1][0]],
@@ -102,6 +106,8 @@ def _family(results: Results, cells: pd.DataFrame, measure: Measure, contrast: s
         "both diverged": (pair.diverged[0] & pair.diverged[1]).any(0),
         "sign depends on diverged runs": (np.sign(m.mean) * np.sign(finished_mean) < 0)
         | (np.isnan(finished_mean) & (m.n > 0)),
+        "decided at an earlier look": np.any(test.decided_earlier(), axis=0),
+        "sign changed since it was decided": test.sign_changed(),
         **_extremes(pair, margin),
         "margin below test-set noise": np.nan_to_num(noise) > (np.inf if margin is None else margin),
         **{note: _of_either(results, columns, orders, arms) for note, arms in results.remarks},
@@ -159,9 +165,13 @@ def _extremes(pair: Paired, margin: float | None) -> dict[str, np.ndarray]:
     return {"floor": floor & there, "ceiling": ceiling & there}
 
 
-def _test_set_errors(results: Results, places: Sequence[np.ndarray]) -> np.ndarray:
-    """Standard error of each difference that comes from the test examples, NaN where it was not measured. (K,)"""
-    arms = [[results.counts.get(cell) for cell in results.runs["cell_id"].take(place[0])] for place in places]
+def _test_set_errors(results: Results, places: Sequence[np.ndarray], looks: np.ndarray) -> np.ndarray:
+    """Standard error of each difference that comes from the test examples, NaN where it was not measured. (K,)
+
+    looks: that each comparison has taken, int (K,).
+    """
+    cells = (results.runs["cell_id"].take(place[0]) for place in places)
+    arms = [[_counted(results, *which) for which in zip(of_arm, looks.tolist(), strict=True)] for of_arm in cells]
     errors = np.full(len(arms[0]), np.nan)
     measured = defaultdict(list)  # by number of test examples
     for i, (a, b) in enumerate(zip(*arms, strict=True)):
@@ -174,3 +184,9 @@ def _test_set_errors(results: Results, places: Sequence[np.ndarray]) -> np.ndarr
             counts = (np.array(each) for arm in arms for each in zip(*(arm[i] for i in some), strict=True))
             errors[some] = st.test_set_error(*counts)
     return errors
+
+
+def _counted(results: Results, cell_id: str, looks: int) -> tuple[np.ndarray, int] | None:
+    """Right answers of each test example and the number of seeds, of the first looks; None where they were not counted."""
+    there = [results.counts[cell_id, look] for look in range(1, looks + 1) if (cell_id, look) in results.counts]
+    return (sum(correct for correct, _ in there), sum(seeds for _, seeds in there)) if there else None

@@ -35,9 +35,11 @@ class Results(NamedTuple):
     pairs: list[tuple[tuple[str, object], ...]]  # the cells without order
     place: dict[
         str, np.ndarray
-    ]  # by order: int (seeds, pairs), −1 where the grid has no such cell, or the cell fewer seeds
+    ]  # by order: int (seeds, pairs), −1 where the grid has no such cell or nothing more of it
     unplanned: frozenset  # of (pair, order): the store has seeds of theirs that the grid does not declare
-    counts: dict[str, tuple[np.ndarray, int]]  # by cell_id: of each test example its right answers, of how many seeds
+    counts: dict[
+        tuple[str, int], tuple[np.ndarray, int]
+    ]  # by cell_id and look: right answers by test example, and seeds
     conflicts: pd.DataFrame  # rows of planned runs that measured something else by equal engine, code and data
     remarks: tuple[tuple[str, frozenset], ...] = ()  # a note, and the (pair, order) that it qualifies
     rungs: tuple[Rung, ...] = ()  # of tuning, where a grid halves its candidates
@@ -54,10 +56,14 @@ class Results(NamedTuple):
         return frame.reindex(columns=list(FIELDS_OF_A_PAIR)).iloc[columns].reset_index(drop=True)
 
     def columns(self, contrast: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each."""
+        """The pairs of which the grid has both arms of a contrast, (K,), and the places of those arms, (n, K) each: −1 from
+        where one of them has no more seeds.
+        """
         orders = self.grid.analysis.pairs[contrast]
         columns = np.flatnonzero(np.all([self.place[order][0] >= 0 for order in orders], axis=0))
-        return columns, tuple(self.place[order][:, columns] for order in orders)
+        places = [self.place[order][:, columns] for order in orders]
+        both = np.minimum(*places) >= 0
+        return columns, tuple(np.where(both, place, -1) for place in places)
 
 
 def gather(grid: Grid, store: Store, cells: Sequence[Cell] = ()) -> Results:
@@ -84,7 +90,7 @@ def gather(grid: Grid, store: Store, cells: Sequence[Cell] = ()) -> Results:
         arm = f"only the arm {present[0]!r}" if present else "no arm"
         raise ReportError(f"{store.path}: {arm} of {grid.name} has finished runs; a comparison needs two")
     pairs, place = _places(cells, len(seeds))
-    counts = _example_counts(store, accepted, cell_ids, len(seeds))
+    counts = _example_counts(store, accepted, cell_ids, len(seeds), _look_of_seeds(grid))
     conflicts = of_runs(store.conflicts(), runs)
     remarks = (
         (("conflict", _cells_of(pa.Table.from_pandas(conflicts, preserve_index=False))),) if len(conflicts) else ()
@@ -137,12 +143,20 @@ def _cells_of(runs: pa.Table) -> frozenset:
     )
 
 
-def _example_counts(
-    store: Store, accepted: pa.Table, cell_ids: Sequence[str], seeds: int
-) -> dict[str, tuple[np.ndarray, int]]:
-    """By cell_id, over the trials all of whose counted runs are accepted and planned; not where their test sets differ.
+def _look_of_seeds(grid: Grid) -> np.ndarray:
+    """The look, from 1, that each of `seeds.every` belongs to; tuning seeds to the first. int (seeds,)"""
+    fresh = 1 + np.searchsorted(grid.seeds.looks, np.arange(grid.seeds.most), side="right")
+    return np.concatenate([np.ones(grid.seeds.tuning, int), fresh])
 
-    accepted: run_id and trial of every planned run, in the order of the cells; trial is null where there is none.
+
+def _example_counts(
+    store: Store, accepted: pa.Table, cell_ids: Sequence[str], seeds: int, look: np.ndarray
+) -> dict[tuple[str, int], tuple[np.ndarray, int]]:
+    """By cell_id and look, over the trials all of whose counted runs are accepted and planned, each in the last look of its
+    runs; not where the test sets of a cell differ.
+
+    accepted: run_id and trial of every planned run, in the order of the cells; trial is null where there is none. look: of
+    each seed of a cell, int (seeds,).
     """
     rows = store.read("examples", of=accepted)
     rows = rows.filter(pc.greater(pc.list_value_length(rows["run_ids"]), 0)).combine_chunks()
@@ -154,20 +168,20 @@ def _example_counts(
     cell = np.where((run >= 0) & (trial_of_run[run] == trial), run // seeds, -1)
     starts = np.flatnonzero(np.diff(trial, prepend=-1))
     least, most = np.minimum.reduceat(cell, starts), np.maximum.reduceat(cell, starts)
+    looks = np.maximum.reduceat(look[run % seeds], starts)
     correct = rows["correct"].combine_chunks()
     offsets, values = correct.offsets.to_numpy(), correct.values.to_numpy()
     counted = rows["seeds"].to_numpy()
-    counts: dict[str, tuple[np.ndarray, int]] = {}
-    differ = set()
+    counts: dict[tuple[str, int], tuple[np.ndarray, int]] = {}
+    examples: dict[str, set[int]] = {}
     for i in np.flatnonzero((least == most) & (least >= 0)).tolist():
-        cell_id = cell_ids[least[i]]
+        key = cell_ids[least[i]], int(looks[i])
         these, n = values[offsets[i] : offsets[i + 1]], int(counted[i])
-        before, n_before = counts.get(cell_id, (these, 0))
-        if len(before) != len(these):
-            differ.add(cell_id)
-        else:
-            counts[cell_id] = (before + these if n_before else these), n_before + n
-    return {cell_id: each for cell_id, each in counts.items() if cell_id not in differ}
+        examples.setdefault(key[0], set()).add(len(these))
+        before, n_before = counts.get(key, (these, 0))
+        if len(before) == len(these):
+            counts[key] = (before + these if n_before else these), n_before + n
+    return {key: each for key, each in counts.items() if len(examples[key[0]]) == 1}
 
 
 def _index(values: pa.Array | pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:

@@ -45,8 +45,8 @@ class Tests:
         self.moments = st.moments(pair.d, pair.floor)
         self.p = self._t_test(pair.d, pair.finished)  # of the last look
         self.p_equivalence = self._tost(pair.d, pair.finished)
-        self.p_over_looks = self._over_looks(self._t_test)
-        self.p_equivalence_over_looks = self._over_looks(self._tost)
+        self.p_at_looks = self._at_looks(self._t_test), self._at_looks(self._tost)
+        self.p_over_looks, self.p_equivalence_over_looks = (p.min(0) for p in self.p_at_looks)
         self.p_holm = st.holm(self.p_over_looks)
         self.p_equivalence_holm = self.p_equivalence if margin is None else st.holm(self.p_equivalence_over_looks)
         self.rejects = self.p_holm <= alpha, self.p_equivalence_holm <= alpha
@@ -59,27 +59,24 @@ class Tests:
 
     @cached_property
     def _by_look(self) -> list[tuple[Array, Array]]:
-        """All and finished differences as they were known at each look, where there are several."""
+        """All and finished differences as they were known at each look."""
         taken = self.looks.sizes[: self.looks.taken.max(initial=1)]
-        return [(pair.d, pair.finished) for pair in map(self.pair.first, taken)]
+        pairs = [self.pair] if len(self.looks.sizes) == 1 else map(self.pair.first, taken)
+        return [(pair.d, pair.finished) for pair in pairs]
 
-    def _over_looks(self, test: Callable[[Array, Array], Array], kept: Array | None = None) -> Array:
-        """The least p over the looks taken, each divided by its look's weight, at most 1. kept: pairs, bool (n, K). -> (K,)
+    def _at_looks(self, test: Callable[[Array, Array], Array], kept: Array | None = None) -> Array:
+        """The p of each look divided by the look's weight, at most 1. kept: pairs, bool (n, K). -> (L, K)
 
-        Where there are several looks, one at fewer than 5 pairs shows nothing.
+        Where there are several looks, one that was not taken, or at fewer than 5 pairs, shows nothing: 1.
         """
-
-        def p_of(d: Array, finished: Array) -> Array:
-            return test(*(each if kept is None else np.where(kept[: len(d)], each, np.nan) for each in (d, finished)))
-
-        if len(self.looks.sizes) == 1:
-            return p_of(self.pair.d, self.pair.finished)
-        least = np.ones(len(self.looks.taken))
-        for k, (d, finished) in enumerate(self._by_look):
+        found = np.ones((len(self._by_look), len(self.looks.taken)))
+        for k, pairs in enumerate(self._by_look):
+            d, finished = (each if kept is None else np.where(kept[: len(each)], each, np.nan) for each in pairs)
+            if len(self.looks.sizes) == 1:
+                return test(d, finished)[None]
             looked = (self.looks.taken > k) & (np.isfinite(d).sum(0) >= st.FEWEST_PAIRS)
-            p = p_of(d, finished) / st.look_weights(self.looks.sizes)[k]
-            least = np.where(looked, np.minimum(least, p), least)
-        return least
+            found[k] = np.where(looked, np.minimum(1, test(d, finished) / st.look_weights(self.looks.sizes)[k]), 1.0)
+        return found
 
     def _t_test(self, d: Array, finished: Array) -> Array:
         return st.t_test(st.moments(d, self.pair.floor))
@@ -99,11 +96,23 @@ class Tests:
         """Where the verdict is another without the pair farthest from the median, the other comparisons as they are."""
         d = st.without_farthest(self.pair.d)
         m, kept = st.moments(d, self.pair.floor), np.isfinite(d)
-        different = st.holm_rejects_with(self.p_over_looks, self._over_looks(self._t_test, kept), self.alpha)
+        different = st.holm_rejects_with(self.p_over_looks, self._at_looks(self._t_test, kept).min(0), self.alpha)
         if self.margin is None:
             same = np.zeros_like(different)
         else:
-            without = self._over_looks(self._tost, kept)
+            without = self._at_looks(self._tost, kept).min(0)
             same = st.holm_rejects_with(self.p_equivalence_over_looks, without, self.alpha)
         rejected = self.rejects[1].sum() - self.rejects[1] + same
         return self._verdicts(m, different, same, rejected) != self.verdicts
+
+    def decided_earlier(self) -> tuple[Array, Array]:
+        """Where the difference test, and TOST, reject and would not by the last look alone. bool (K,) each"""
+        over, last = (self.p_over_looks, self.p_equivalence_over_looks), (self.looks.taken - 1, np.arange(len(self.p)))
+        alone = (st.holm_rejects_with(p, at[last], self.alpha) for p, at in zip(over, self.p_at_looks, strict=True))
+        return tuple(rejects & ~each for rejects, each in zip(self.rejects, alone, strict=True))
+
+    def sign_changed(self) -> Array:
+        """Where an earlier look decided that there is a difference, and the mean had the other sign then. bool (K,)"""
+        means = np.array([st.moments(d).mean for d, _ in self._by_look])
+        then = means[self.p_at_looks[0].argmin(0), np.arange(len(self.p))]
+        return self.decided_earlier()[0] & (np.sign(then) * np.sign(self.moments.mean) < 0)

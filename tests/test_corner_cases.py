@@ -68,8 +68,10 @@ def test_an_interval_of_a_corner_case_holds_its_difference(rows, case):
 
 
 def test_a_verdict_of_a_corner_case_is_what_its_interval_says(rows, case):
-    """Only what differs from 0 is different; only what lies within the margin is equivalent."""
+    """Only what differs from 0 is different; only what lies within the margin is equivalent. Else a note says why."""
     of = rows[case.what]
+    if "decided at an earlier look" in of["notes"]:
+        return
     if of["verdict"] in ("different", "negligible"):
         assert of["low"] > 0 or of["high"] < 0
     if of["verdict"] in ("equivalent", "negligible"):

@@ -211,8 +211,8 @@ def test_right_answers_are_added_over_the_trials_of_a_cell(tmp_path):
     cells = [cell.cell_id for cell in grid.cells()]
     counts = {f"{cell}{i}": np.arange(4) % (2 + i) for cell in cells for i in (0, 1)}
     found = gather(grid, fill(Store(tmp_path / "store"), runs, half, counts)).counts
-    assert {cell: (right.tolist(), seeds) for cell, (right, seeds) in found.items()} == {
-        cell: ([0, 2, 2, 1], 10) for cell in cells
+    assert {key: (right.tolist(), seeds) for key, (right, seeds) in found.items()} == {
+        (cell, 1): ([0, 2, 2, 1], 10) for cell in cells
     }
 
 
@@ -222,7 +222,7 @@ def test_right_answers_of_a_trial_are_not_used_where_another_row_of_one_of_its_r
     store = fill(Store(tmp_path / "store"), runs, counts=example_counts(grid, 4))
     again = [r for r in runs if r["seed"] == 3 and r["cell"].order == AFTER]
     fill(store, again, trial=lambda r: f"0{r['cell'].cell_id}", engine="other")
-    assert list(gather(grid, store).counts) == [cell.cell_id for cell in grid.cells() if cell.order == BEFORE]
+    assert list(gather(grid, store).counts) == [(cell.cell_id, 1) for cell in grid.cells() if cell.order == BEFORE]
 
 
 @pytest.mark.parametrize("where", ["within an arm", "between arms"])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from simulated import AFTER, BEFORE, CLASSES, MARGINS, exactly, fill, planted, read_grid, run
+from simulated import AFTER, BEFORE, CLASSES, MARGINS, NONE, exactly, fill, planted, read_grid, run
 
 from reports.comparisons import compare
 from reports.outcomes import gather
@@ -30,10 +30,11 @@ class Case(NamedTuple):
     change: Change = lambda runs: runs
     base: float = 0.7
     margins: str = MARGINS
-    planned: int = SEEDS  # seeds of the grid
+    planned: int | str = SEEDS  # seeds of the grid
     beside: tuple[str, ...] = ()  # further activations, run as ever
     not_run: tuple[str, ...] = ()
     examples: int = 0  # in the test set, where the right answers to each are stored
+    contrasts: tuple[str, ...] = ("after - before",)  # of which the first is looked at
 
 
 def becomes(status: str, orders: tuple[str, ...], seeds) -> Change:
@@ -57,6 +58,16 @@ def measured_as(value: float, metric: str, seeds, orders=BOTH) -> Change:
 
     def change(runs):
         return [{**r, metric: value} if r["seed"] in seeds and r["cell"].order in orders else r for r in runs]
+
+    return change
+
+
+def scattered(order: str, sd: float) -> Change:
+    """Runs of this order have further noise in their accuracy."""
+
+    def change(runs):
+        noise = iter(np.random.default_rng(0).normal(0, sd, len(runs)))
+        return [{**r, "test_accuracy": r["test_accuracy"] + next(noise) * (r["cell"].order == order)} for r in runs]
 
     return change
 
@@ -125,6 +136,11 @@ CASES = [
     Case("one pair turns the verdict", OUTLIER, planned=7),
     Case("40 test examples", LARGE, examples=40),
     Case("seeds beyond the planned ones", exactly(25, 0.05, 0.01)),
+    Case(
+        "3 looks, of which the first decides; later seeds turn it", np.append(LARGE[:8], -0.5 * np.tile(LARGE[:12], 2)),
+        change=scattered(NONE, 0.2), planned="8\nmax = 32\nstop = 'decided'",
+        contrasts=("after - before", "before - none", "after - none"),
+    ),
 ]  # fmt: skip
 
 
@@ -132,7 +148,7 @@ def row(case: Case, folder: Path) -> pd.Series:
     """The case's row of the report, from a store that is written into the folder."""
     seeds, activations = len(case.differences), ("relu", *case.beside)
     differences = dict.fromkeys(activations, np.zeros(seeds)) | {"relu": case.differences}
-    stored = read_grid(folder, activations, seeds=seeds)
+    stored = read_grid(folder, activations, seeds=seeds, contrasts=case.contrasts)
     runs = planted(stored, differences, case.metric, case.base)
     odd = [r for r in runs if r["cell"].activation == "relu"]
     others = [r for r in runs if r["cell"].activation != "relu"]
@@ -141,7 +157,8 @@ def row(case: Case, folder: Path) -> pd.Series:
         rng = np.random.default_rng(0)
         counts = {c.cell_id: rng.binomial(seeds, rng.random(case.examples)) for c in stored.cells()}
     store = fill(Store(folder / "store"), case.change(odd) + others, counts=counts)
-    grid = read_grid(folder, (*activations, *case.not_run), seeds=case.planned, margins=case.margins)
+    activations = (*activations, *case.not_run)
+    grid = read_grid(folder, activations, seeds=case.planned, margins=case.margins, contrasts=case.contrasts)
     return compare(gather(grid, store), [case.metric]).iloc[0]
 
 
