@@ -122,12 +122,12 @@ def conflicts(rows: pd.DataFrame) -> list[list[str]]:
     return rows[list(CONFLICT)].astype(str).to_numpy().tolist()
 
 
-def warnings(gathered: Results, results: Results, replicates: pd.DataFrame) -> list[str]:
+def warnings(gathered: Results, runs: pd.DataFrame, results: Results, replicates: pd.DataFrame) -> list[str]:
     """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store.
 
-    gathered: all planned runs, those too by which results were chosen.
+    runs: the planned ones, those too by which results were chosen. results: what is compared.
     """
-    grid, runs, conflicts = results.grid, gathered.runs, gathered.conflicts
+    grid, conflicts = results.grid, gathered.conflicts
     words = []
     if grid.seeds.count != grid.declared_seeds:
         words.append(

@@ -16,7 +16,7 @@ from reports.measures import measure
 from reports.outcomes import ReportError, gather
 from reports.rate_curves import how
 from reports.tables import by_family, title
-from reports.words import amount, difference, label, notes, p_value, seeds
+from reports.words import amount, difference, enumerated, label, notes, p_value, seeds
 from results import Store
 
 FILES = {
@@ -121,6 +121,11 @@ def _families(
             f"α = {grid.analysis.alpha:g}. Differences are first arm minus second with 95 % t intervals; p values are "
             "adjusted by Holm."
         )
+        if len(grid.seeds.looks) > 1:
+            caption += (
+                f" Seeds are adaptive, with looks after {enumerated([*map(str, grid.seeds.looks)])}: intervals hold at all "
+                "looks together, and p values are adjusted for them."
+            )
         if at := how(grid):
             caption += f" Compared {at}; notes: the value of the first arm / of the second."
         yield escape(caption), ([escape(text) for text in _row(row, varying)] for row in family.to_dict("records"))

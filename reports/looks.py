@@ -2,6 +2,7 @@
 
 A look is taken when every run of its seeds has ended. Then the arms of each comparison of the primary metric that no test
 decides, whatever the contrast, get the seeds of the next look. Until those have ended too, what they show counts nowhere.
+A comparison of which no pair tells anything, as where all runs of an arm fail, is not waited for.
 """
 
 from collections.abc import Mapping
@@ -64,9 +65,9 @@ def reach(results: Results) -> Reach:
         for contrast, orders in analysis.pairs.items():
             columns, places = here.columns(contrast)
             tests = tests_of(Paired(here.runs, measure(analysis.primary.metric), places), here, columns, contrast)
-            go_on = columns[~tests.decided & now[orders[0]][columns] & now[orders[1]][columns]]
+            open_ = ~tests.decided & tests.tells & now[orders[0]][columns] & now[orders[1]][columns]
             for order in orders:
-                wants[order][go_on] = look + 1
+                wants[order][columns[open_]] = look + 1
     return Reach(taken, wants, 0)
 
 
@@ -117,10 +118,11 @@ def in_words(results: Results, frame: pd.DataFrame) -> list[str]:
     metrics = [measure(name).title for name in grid.analysis.metrics]
     told = [
         f"Seeds were added where comparisons in {measure(metric).title} were undecided, at looks after "
-        f"{enumerated([*map(str, sizes)])} seeds: {decided} of {counted(len(family), 'comparison')} are decided, with "
-        f"{family['n'].sum():,} pairs, where {sizes[-1]} for each would be {len(family) * sizes[-1]:,}.",
-        f"Beside the comparisons in {enumerated(metrics)}, all that follows is of the first {sizes[0]} seeds, which every "
-        "cell has.",
+        f"{enumerated([*map(str, sizes)])} seeds: of {counted(len(family), 'comparison')} {decided} "
+        f"{'is' if decided == 1 else 'are'} decided, with {counted(family['n'].sum(), 'pair')}, where {sizes[-1]} for each "
+        f"would be {len(family) * sizes[-1]:,}.",
+        f"Comparisons in {enumerated(metrics)}, and the runs behind them, have these seeds; all else is of the first "
+        f"{sizes[0]}, which every cell has.",
     ]
     if of.lacking == 1:
         told.append("Look 1 lacks runs: comparisons are of those that are there, and none goes on yet.")

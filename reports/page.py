@@ -115,6 +115,8 @@ def _contents(
     grid, compared, results = gathered.grid, looks.taken(selected.results), looks.first(selected.results)
     primary = grid.analysis.primary
     varying = words.varying(results.runs)
+    planned = selected.known[selected.known["planned"]]
+    early = frame if results is compared else compare(results)  # of the first look
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
@@ -134,7 +136,7 @@ def _contents(
         "verdicts": VERDICTS,
         "marks": figures.MARKS,
         "answer": answer(frame, grid, varying),
-        "warnings": audit.warnings(gathered, results, store.replicates()),
+        "warnings": audit.warnings(gathered, planned, compared, store.replicates()),
         "how": how(grid),
         "looks": looks.in_words(selected.results, frame),
         "columns": sections,
@@ -149,15 +151,15 @@ def _contents(
         "spread_columns": SPREAD,
         "spread": spread(results, varying, tables.MOST_ROWS),
         "spread_count": (frame["metric"] == primary.metric).sum(),
-        "spread_answer": spread_answer(frame, primary.metric, grid.analysis.alpha),
+        "spread_answer": spread_answer(early, primary.metric, grid.analysis.alpha),
         "families": [
             *tables.families(frame, grid, varying),
-            *tables.families(secondary, grid, varying, tables.MOST_SECONDARY),
+            *tables.families(secondary, results.grid, varying, tables.MOST_SECONDARY),
         ],
-        "missing": audit.missing(selected.known, grid.analysis.metrics),
-        "diverged": audit.diverged(selected.known),
-        "divergence": audit.divergence(frame, varying),
-        "uneven": audit.uneven(results, varying),
+        "missing": audit.missing(planned, grid.analysis.metrics),
+        "diverged": audit.diverged(planned),
+        "divergence": audit.divergence(early, varying),
+        "uneven": audit.uneven(compared, varying),
         "conflicts": audit.conflicts(gathered.conflicts),
         "scope": scope(frame, grid),
         "provenance": audit.provenance(grid, selected.known, store),

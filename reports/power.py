@@ -161,17 +161,23 @@ def in_words(found: Power) -> list[str]:
     lines.append(
         f"  sd of differences {_several(found.sd, lambda x: amount(x, of))}{unit}, 80 % upper limits, {found.source}"
     )
+    several = len(found.looks) > 1
     for pairs, detectable, equivalence in zip(found.looks, found.detectable, found.equivalence, strict=True):
-        when = f"at {pairs} pairs " if len(found.looks) > 1 else ""
+        when = f"at {pairs} pairs " if several else ""
         size = _several(detectable, lambda x: amount(x, of))
         lines.append(f"  {when}a difference of {size}{unit} is found with probability {AIM:g}")
-        if found.margin is not None:
-            lines.append(
-                f"  {when}equivalence within ±{_margin(found)} is shown with probability {_several(equivalence, plain)} "
-                "where there is no difference"
-            )
+        if found.margin is None:
+            continue
+        chance = _several(equivalence, plain)
+        if several:
+            lines[-1] += f", equivalence shown with {chance}"
+        else:
+            within = f"within ±{_margin(found)}"
+            lines.append(f"  equivalence {within} is shown with probability {chance} where there is no difference")
+    if several and found.margin is not None:
+        lines.append(f"  (equivalence within ±{_margin(found)}, where there is no difference)")
     if found.margin is not None:
-        most = "with a max of " if len(found.looks) > 1 else "with "
+        most = "with a max of " if several else "with "
         lines.append(f"  some verdict is certain {most}{_several(found.certain, lambda x: plain(x, 0))} seeds")
     return lines
 

@@ -57,6 +57,11 @@ class Tests:
         """Whether either test rejects. bool (K,)"""
         return self.rejects[0] | self.rejects[1]
 
+    @property
+    def tells(self) -> Array:
+        """Whether some pair says anything: it is there, and not both of its runs diverged. bool (K,)"""
+        return (self.pair.both & ~(self.pair.diverged[0] & self.pair.diverged[1])).any(0)
+
     @cached_property
     def _by_look(self) -> list[tuple[Array, Array]]:
         """All and finished differences as they were known at each look."""

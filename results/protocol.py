@@ -216,14 +216,15 @@ def _looks(grid: Grid, cells: tuple[Cell, ...], wanted: Callable[[], Mapping[tup
     if len(sizes) == 1:
         yield Stage(COMPARED, cells, tuple(range(grid.seeds.count)))
         return
+    looks: Mapping[tuple, int] | None = None
     for look, (since, size) in enumerate(zip((0, *sizes), sizes, strict=False), 1):
-        if look > 1 and wanted and cells:
-            looks = wanted()
+        if look > 1 and wanted:
+            looks = wanted() if looks is None else looks
             cells = tuple(
                 cell for cell in cells if looks.get((cell.without("order", *grid.searched), cell.order), 1) >= look
             )
-        if look > 1 and not cells:
-            return
+            if not cells:
+                return
         yield Stage(COMPARED, cells, tuple(range(since, size)), look)
 
 

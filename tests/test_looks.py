@@ -10,7 +10,7 @@ from scipy import stats
 from simulated import ACTIVATIONS, AFTER, BEFORE, NONE, exactly, fill, read_grid, run
 
 from grids import TUNING_FROM
-from reports import looks
+from reports import audit, looks
 from reports import statistics as st
 from reports.comparisons import at_equal_rates, compare
 from reports.measures import measure
@@ -125,6 +125,32 @@ def test_seeds_that_nothing_asked_for_decide_nothing(tmp_path):
     expected = compare(results_of(tmp_path, grid, asked))
     pd.testing.assert_frame_equal(compare(results_of(tmp_path, grid, runs_of(grid, differences))), expected)
     assert expected.query("metric == 'test_accuracy'")["n"].tolist() == [8, 32]
+
+
+@pytest.mark.parametrize("odd", ["failed in one arm", "diverged in both arms", "without the metric"])
+def test_a_comparison_of_which_no_pair_tells_anything_gets_no_more_seeds(tmp_path, odd):
+    grid = adaptive(tmp_path, activations=("relu", "tanh"))
+    runs = runs_of(grid, {"relu": undecided(), "tanh": undecided()}, lambda _: range(8))
+    for row in runs:
+        if row["cell"].activation == "tanh" and (row["cell"].order == AFTER or "both" in odd):
+            row.update(status=odd.split()[0] if "arm" in odd else "done", test_accuracy=math.nan)
+    results = results_of(tmp_path, grid, runs)
+    assert by_activation(looks.reach(results).wanted[AFTER], results) == {"relu": 2, "tanh": 1}
+    assert "tanh" not in {
+        dict(pair)["activation"] for pair, _ in looks.wanted(grid, fill(Store(tmp_path / "store"), runs))
+    }
+
+
+def test_the_error_of_the_test_set_is_that_of_the_looks_that_were_taken(tmp_path):
+    grid = adaptive(tmp_path, margins="margin = { test_accuracy = 0.05 }")
+    runs = runs_of(grid, {"relu": DECIDED})
+    rng, of_look = np.random.default_rng(0), lambda row: f"{row['cell'].cell_id}{row['seed'] // 8}"
+    counts = {f"{cell.cell_id}{i}": rng.binomial(8, rng.random(40)) for cell in grid.cells() for i in range(4)}
+    asked = fill(Store(tmp_path / "asked"), [row for row in runs if row["seed"] < 8], of_look, counts)
+    more = fill(Store(tmp_path / "more"), runs, of_look, counts)
+    ours, theirs = (compare(gather(grid, store), ["test_accuracy"]) for store in (asked, more))
+    assert ours["test_set_error"][0] > 0
+    pd.testing.assert_frame_equal(ours, theirs)
 
 
 # Numbers of a comparison
@@ -305,8 +331,8 @@ def test_the_page_says_how_far_the_looks_have_come(tmp_path):
     results = results_of(tmp_path, grid, half)
     said = looks.in_words(results, compare(results))
     assert said[0] == (
-        "Seeds were added where comparisons in test accuracy were undecided, at looks after 8, 16 and 32 seeds: 1 of 2 "
-        "comparisons are decided, with 24 pairs, where 32 for each would be 64."
+        "Seeds were added where comparisons in test accuracy were undecided, at looks after 8, 16 and 32 seeds: of 2 "
+        "comparisons 1 is decided, with 24 pairs, where 32 for each would be 64."
     )
     assert said[-1] == "Look 3 lacks runs: comparisons stand as they were at look 2."
     whole = results_of(tmp_path, grid, runs_of(grid, differences))
@@ -317,6 +343,32 @@ def test_the_page_says_how_far_the_looks_have_come(tmp_path):
     )
     fixed = results_of(tmp_path, read_grid(tmp_path, ("relu", "tanh"), seeds=8), half)
     assert looks.in_words(fixed, compare(fixed)) == []
+
+
+def test_what_the_page_says_of_runs_is_of_those_that_are_compared(tmp_path):
+    """relu is decided at once, what it has more is not told; of tanh seed 12 failed in one arm."""
+    grid = adaptive(tmp_path, activations=("relu", "tanh"), contrasts=("after - before", "before - none"))
+    runs = [
+        run(
+            cell,
+            s,
+            test_accuracy=0.7 + {"relu": DECIDED, "tanh": undecided()}[cell.activation][s] * (cell.order == AFTER),
+        )
+        for cell in grid.cells()
+        for s in range(32)
+    ]
+    for row in runs:
+        if row["seed"] == 12 and row["cell"].order == AFTER:
+            row.update(status="failed", test_accuracy=math.nan)
+    selected = select(results_of(tmp_path, grid, runs))
+    known, compared = looks.known(selected), looks.taken(selected.results)
+    assert [row[:2] for row in audit.missing(known[known["planned"]], ["test_accuracy"])] == [["tanh", AFTER]]
+    [[cell, contrast, pairs, first, second]] = audit.uneven(compared, ["activation"])
+    assert (cell, contrast, pairs.text, first, second) == ("tanh", "after − before", "31", "–", "12")
+    later = compared.runs["seed"] >= 8
+    compared = compared._replace(runs=compared.runs.assign(device=np.where(later, "later", "early")))
+    said = " ".join(audit.warnings(selected.results, compared.runs, compared, pd.DataFrame(columns=["run_id"])))
+    assert "The runs mix 2 kinds of hardware, within 1 of 4 comparisons." in said
 
 
 # Errors, simulated: 2,000 studies of 18 comparisons, by what the sweep asks (reach) and what the report says (compare)

@@ -443,6 +443,9 @@ def test_the_power_of_adaptive_seeds_is_that_of_each_look_at_its_share_of_alpha(
     text = "\n".join(in_words(found))
     assert "2 comparisons of 8 to 32 pairs" in text
     assert "  at 16 pairs a difference of " in text
+    assert text.count("equivalence shown with ") == 3
+    unbounded = power(grid.model_copy(update={"analysis": grid.analysis.model_copy(update={"margin": {}})}), None)
+    assert in_words(unbounded._replace(source="x", **{name: getattr(found, name) for name in ("sd", "detectable")}))
     assert "is certain with a max of " in text
     assert warnings(found) == []
 
