@@ -41,9 +41,7 @@ class Power(NamedTuple):
     margin: float | None
     sd: Array  # (K,), 80 % upper limits
     detectable: Array  # (L, K), the difference that the t test finds with probability AIM, at the first step of Holm
-    equivalence: (
-        Array  # (L, K), probability that TOST shows equivalence at the first step of Holm if the difference is 0
-    )
+    equivalence: Array  # (L, K), probability that TOST does so for equivalence if the difference is 0
     certain: Array  # (K,), pairs with which some verdict is certain
     source: str  # of the spread; empty where it is not known
 
