@@ -7,6 +7,7 @@ $ normorder report grids/smoke.toml
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shlex
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
 
 import pandas as pd
 import typer
@@ -54,7 +56,21 @@ LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's socket
 ADDRESS = re.compile(r"auto|(ray://)?([^\s/@:\[\]]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
-GridPath = Annotated[Path, typer.Argument(help="grid file", metavar="[GRID]")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="grid file, else grids/default.toml; and values in place of its own, as in depth=8 activation=tanh,relu",
+        metavar="[GRID] [FIELD=VALUE ...]",
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(help="values in place of the grid's own, as sweep takes them", metavar="[FIELD=VALUE ...]"),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", help="only cells with these values, as in --select depth=8,16; may be repeated"),
+]
 # Not a Path, which would make one slash of two in s3://bucket/prefix.
 StorePath = Annotated[
     str | None,
@@ -72,28 +88,72 @@ Mode = Annotated[
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
 
 
-def read_grid(path: Path, seeds: int | None) -> Grid:
-    return Grid.read(path, {**harness.choices(), "metric": METRICS}, seeds)
+class Asked(NamedTuple):
+    """A grid file, and what is asked for in place of what it says."""
+
+    path: Path
+    seeds: int | None = None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """As they can be typed behind a command."""
+        seeds = [] if self.seeds is None else ["--seeds", str(self.seeds)]
+        return [str(self.path), *self.changes, *seeds]
 
 
-def open_grid(path: Path, store: str | None, seeds: int | None) -> tuple[Grid, Store]:
-    grid = read_grid(path, seeds)
+def asked(words: Sequence[str] | None, seeds: int | None) -> Asked:
+    """Of '[GRID] [FIELD=VALUE ...]'. seeds: of --seeds, for which seeds=N is another name."""
+    words = words or ()
+    changes = [word for word in words if re.match(r"\w+=", word) and not word.endswith(".toml")]
+    paths = [word for word in words if word not in changes]
+    if len(paths) > 1:
+        raise WrongUse(f"one grid at a time, and values as FIELD=VALUE: {' '.join(paths)}")
+    counts = [word for word in changes if word.startswith("seeds=")]
+    if len(counts) + (seeds is not None) > 1:
+        raise WrongUse(f"the number of seeds is given more than once: {' '.join(counts)}")
+    if counts:
+        try:
+            seeds = int(counts[0].removeprefix("seeds="))
+        except ValueError:
+            raise WrongUse(f"{counts[0]}: seeds is a whole number") from None
+    path = Path(paths[0]) if paths else DEFAULT_GRID
+    return Asked(path, seeds, tuple(word for word in changes if word not in counts))
+
+
+def read_grid(what: Asked) -> Grid:
+    return Grid.read(what.path, choices(), what.seeds, what.changes)
+
+
+def choices() -> dict[str, Any]:
+    """The valid names of everything that a grid names."""
+    return {**harness.choices(), "metric": METRICS}
+
+
+def open_grid(what: Asked, store: str | None) -> tuple[Grid, Store]:
+    grid = read_grid(what)
     return grid, Store(Path("results/data") / grid.name if store is None else store)
 
 
 def open_study(
-    path: Path, store: str | None, seeds: int | None, fresh: bool, retry: bool, sweeping: bool = False
+    what: Asked,
+    store: str | None = None,
+    fresh: bool = False,
+    retry: bool = False,
+    select: Sequence[str] | None = None,
+    sweeping: bool = False,
 ) -> Study:
     """Everything that can be wrong in a grid, a store and their data sets shows here, before anything is started.
 
     sweeping: the store is tidied, and must be writable.
     """
-    grid, where = open_grid(path, store, seeds)
+    grid, where = open_grid(what, store)
+    part = grid.selection(what.path, choices(), select or ())
     if sweeping:
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
-    with naming(path):
-        study = look(grid, where, data, fresh=fresh, retry=retry, wanted=decides(grid))
+    with naming(what.path):
+        study = look(grid, where, data, fresh=fresh, retry=retry, wanted=decides(grid), part=part)
     if sweeping and study.plan.missing:
         where.check_writable()
     return study
@@ -129,12 +189,13 @@ def naming(path: Path):
 
 @app.command("plan")
 def plan_command(
-    grid_path: GridPath = DEFAULT_GRID,
+    words: Words = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster whose slots are counted; without it, this machine's are")
     ] = None,
+    select: Select = None,
     fresh: Fresh = False,
     retry: Retry = False,
     rehearse: Annotated[
@@ -148,8 +209,9 @@ def plan_command(
     from harness.trial import check_trainable
 
     check_address(address)
-    study = open_study(grid_path, store, seeds, fresh, retry)
-    with naming(grid_path):
+    what = asked(words, seeds)
+    study = open_study(what, store, fresh, retry, select)
+    with naming(what.path):
         check_trainable({run.cell for run in study.plan.missing}, study.data)
     slots = slots_of(address, study.grid.resources)
     pilots = measure_here(to_measure(study.plan, study.data), study.data)
@@ -211,7 +273,7 @@ def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
             cells = [cell for pair in pairs for cell in pair]
             spread = known_spread(settled(grid), apart_from_it, "of pairs trained for this plan", cells)
             if next_s:
-                print(f"  --rehearse {next_s:.0f} would tell more of the spread of pairs")
+                print(f"  --rehearse {math.ceil(next_s)} would tell more of the spread of pairs")
         except StoreError as error:  # the folder of data cannot be written
             print(f"  nothing was rehearsed: {error}")
     told = power(grid, spread)
@@ -223,10 +285,11 @@ def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
 
 @app.command()
 def sweep(
-    grid_path: GridPath = DEFAULT_GRID,
+    words: Words = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; without it, one is started here")] = None,
+    select: Select = None,
     fresh: Fresh = False,
     retry: Retry = False,
     mode: Mode = None,
@@ -238,7 +301,8 @@ def sweep(
     """Train every run of a grid that the store does not hold yet."""
     start = time.monotonic()
     check_address(address)
-    study = open_study(grid_path, store, seeds, fresh, retry, sweeping=True)
+    what = asked(words, seeds)
+    study = open_study(what, store, fresh, retry, select, sweeping=True)
     ended = study.plan.finished + study.plan.failed
     if not study.plan.missing:
         tell(study, [], 0)
@@ -248,7 +312,7 @@ def sweep(
     while study.plan.missing:
         begun = time.monotonic()
         try:
-            with naming(grid_path), private_folder() as scratch:
+            with naming(what.path), private_folder() as scratch:
                 counts = apart(train, study, address, mode, limit, Path(scratch))
             break
         except Lost as lost:
@@ -259,10 +323,10 @@ def sweep(
             print(f"{lost}; it is started again", file=sys.stderr)
         except BrokenPipeError:
             raise Lost(f"nobody reads what it prints any more; {TO_GO_ON} {again()}") from None
-        study = open_study(grid_path, store, seeds, fresh, retry)
+        study = open_study(what, store, fresh, retry, select)
         before = study.plan.finished + study.plan.failed - ended
     where = study.store
-    last = look(study.grid, where, study.data, wanted=study.wanted)
+    last = study._replace(fresh=False, retry=False).again()
     gone = len(last.plan.missing)
     print(
         f"{counts['done']:,} done, {counts['diverged']:,} diverged, {counts['failed']:,} failed "
@@ -273,8 +337,7 @@ def sweep(
         print(f"{gone:,} runs are not in the store any more: somebody removed them; the same command trains them again")
     if counts["failed"]:
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
-    options = [*(["--store", str(store)] if store else []), *(["--seeds", str(seeds)] if seeds else [])]
-    print("next:", shlex.join(["normorder", "report", str(grid_path), *options]))
+    print("next:", shlex.join(["normorder", "report", *what.words, *(["--store", str(store)] if store else [])]))
     finish(last, failed=counts["failed"] + last.plan.failed + gone)
 
 
@@ -315,7 +378,7 @@ def finish(study: Study, failed: int) -> NoReturn:
 
 @app.command()
 def report(
-    grid_path: GridPath = DEFAULT_GRID,
+    words: Words = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     claims: Annotated[
@@ -325,7 +388,7 @@ def report(
     """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>."""
     from reports import page  # pandas, scipy and seaborn cost seconds
 
-    grid, where = open_grid(grid_path, store, seeds)
+    grid, where = open_grid(asked(words, seeds), store)
     folder = Path("reports/build") / grid.name
     for line in page.build(grid, where, folder, claims):
         print(line)
@@ -337,7 +400,7 @@ def export_command(
         Literal["csv", "parquet", "latex", "markdown"],
         typer.Option("--format", help="csv and parquet have every column, latex and markdown those to be read"),
     ],
-    grid_path: GridPath = DEFAULT_GRID,
+    words: Words = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     out: Annotated[
@@ -347,7 +410,7 @@ def export_command(
     """Write the table of comparisons of a grid as a file, without the report."""
     from reports.export import export
 
-    grid, where = open_grid(grid_path, store, seeds)
+    grid, where = open_grid(asked(words, seeds), store)
     for line in export(grid, where, form, out or Path("reports/build") / grid.name):
         print(line)
 
@@ -363,15 +426,19 @@ def compact_command(store: StoreFolder) -> None:
 @app.command("validate")
 def validate_command(
     store: StoreFolder,
-    grid_path: Annotated[
-        Path | None, typer.Argument(help="grid whose runs must all be finished", metavar="[GRID]")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="grid whose runs must all be finished, and values in place of its own",
+            metavar="[GRID] [FIELD=VALUE ...]",
+        ),
     ] = None,
     seeds: SeedCount = None,
     repair: Annotated[bool, typer.Option("--repair", help="first move unreadable files into STORE/set-aside")] = False,
 ) -> None:
     """Check a store: files, identities, statuses, curves and examples of each run; with a grid, that it is complete."""
     where = existing(store)
-    grid = read_grid(grid_path, seeds) if grid_path else None
+    grid = read_grid(asked(words, seeds)) if words else None
     if repair:
         where.check_writable()
         for line in set_aside(where):
@@ -402,11 +469,12 @@ def validate_command(
 @app.command("status")
 def status_command(
     store: StoreFolder,
-    grid_path: Annotated[Path, typer.Argument(help="grid file", metavar="GRID")],
+    grid_path: Annotated[str, typer.Argument(help="grid file", metavar="GRID")],
+    changes: Changes = None,
     seeds: SeedCount = None,
 ) -> None:
     """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
-    where, grid = existing(store), read_grid(grid_path, seeds)
+    where, grid = existing(store), read_grid(asked([grid_path, *(changes or ())], seeds))
     found = overview(grid, where, decides(grid))
     more = f", then up to {found.later:,} more" if found.later else ""
     print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs{more}")

@@ -4,6 +4,7 @@ Imports pydantic and tomllib only. The names that are valid for architectures, a
 normalizations and metrics are handed in as `choices`, so that a grid can be read without torch.
 """
 
+import difflib
 import hashlib
 import itertools
 import json
@@ -11,7 +12,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -40,6 +41,12 @@ class WrongUse(ValueError):
 
 class GridError(WrongUse):
     """A grid file: file, key, value, rule and choices."""
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """'; did you mean relu?' where a known name is near, to end an error with."""
+    found = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _number(value: Any) -> Any:
@@ -152,7 +159,9 @@ class Cell(BaseModel):
                 raise ValueError(error)
             return value
         if choices is not None and value not in choices:
-            raise ValueError(f"there is no such {info.field_name}; there are {', '.join(choices)}")
+            raise ValueError(
+                f"there is no such {info.field_name}; there are {', '.join(choices)}{near(value, choices)}"
+            )
         return value
 
     @field_validator("order")
@@ -190,7 +199,7 @@ class Cell(BaseModel):
         defaults = info.context["activation"]
         name, colon, text = value.partition(":")
         if name not in defaults:
-            raise ValueError(f"there is no such activation; there are {', '.join(defaults)}")
+            raise ValueError(f"there is no such activation; there are {', '.join(defaults)}{near(name, defaults)}")
         if not colon:
             return name
         if defaults[name] is None:
@@ -216,6 +225,11 @@ class Cell(BaseModel):
         return tuple((name, value) for name, value in self.__dict__.items() if name not in names)
 
 
+def selects(selection: Mapping[str, tuple[Any, ...]], cell: Cell) -> bool:
+    """Whether a cell has one of the values of each field."""
+    return all(getattr(cell, key) in values for key, values in selection.items())
+
+
 def setting(value: str | bool | float) -> str:
     """The value of a field as a grid file has it, but for quotes: 0.1, 1e+06, true, cosine."""
     if isinstance(value, str):
@@ -224,6 +238,7 @@ def setting(value: str | bool | float) -> str:
 
 
 FIELDS = tuple(Cell.model_fields)
+TYPES = {int: "a whole number", float: "a number", bool: "true or false"}  # of fields that are no names
 DIGITS = 16  # hexadecimal, of every id
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -395,13 +410,20 @@ class Grid(BaseModel):
     exclude: tuple[dict[str, tuple[Any, ...]], ...]
     seeds: Seeds
     declared_seeds: int  # what the file says, whatever `seeds` was overridden to
+    changes: tuple[str, ...] = ()  # of the file's fields, as in depth=8,16
     analysis: Analysis
     resources: Resources = Resources()
     probes: Probes = Probes()
 
     @classmethod
-    def read(cls, path: str | Path, choices: Mapping[str, Any], seeds: int | None = None) -> "Grid":
-        """Read and check a grid file. `seeds` overrides its count. GridError says what is wrong, in one line."""
+    def read(
+        cls, path: str | Path, choices: Mapping[str, Any], seeds: int | None = None, changes: Iterable[str] = ()
+    ) -> "Grid":
+        """Read and check a grid file. GridError says what is wrong, in one line.
+
+        seeds: in place of its count. changes: as in depth=8,16: values of cell fields in place of the file's; of a field
+        that the file does not have, one value is its recipe, several are an axis.
+        """
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -412,7 +434,13 @@ class Grid(BaseModel):
             raise GridError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         except tomllib.TOMLDecodeError as error:
             raise GridError(f"{path}: not TOML: {error}") from None
-        return _Reader(path, choices).grid(text, document, seeds)
+        return _Reader(path, choices).grid(text, document, seeds, tuple(changes))
+
+    def selection(
+        self, path: str | Path, choices: Mapping[str, Any], texts: Sequence[str]
+    ) -> dict[str, tuple[Any, ...]]:
+        """By field the values of texts as depth=8,16. GridError where the grid, whose file is at `path`, lacks one."""
+        return _Reader(Path(path), choices).selection(texts, self)
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -470,13 +498,15 @@ class _Reader:
     def fail(self, where: str, rule: str) -> GridError:
         return GridError(f"{self.path}: {where}: {rule}")
 
-    def grid(self, text: str, document: dict[str, Any], seeds: int | None) -> Grid:
+    def grid(self, text: str, document: dict[str, Any], seeds: int | None, changes: tuple[str, ...]) -> Grid:
         for key in document:
             if key not in (*TABLES, "exclude"):
-                raise self.fail(f"unknown key {key!r}", f"there are {', '.join((*TABLES, 'exclude'))}")
+                known = (*TABLES, "exclude")
+                raise self.fail(f"unknown key {key!r}", f"there are {', '.join(known)}{near(key, known)}")
         for key in TABLES:
             if not isinstance(document.get(key, {}), dict):
                 raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
+        self.change(document, {key: values for change in changes for key, values in [self.parsed(change)]})
         fields = self.fields(document)
         exclude = self.exclude(document.get("exclude", []), fields)
         declared = self.seeds(document.get("seeds", {}), fields["nuisance"])
@@ -490,6 +520,7 @@ class _Reader:
             exclude=exclude,
             seeds=declared if seeds is None else self.seeds({**document["seeds"], "count": seeds}, fields["nuisance"]),
             declared_seeds=declared.count,
+            changes=changes,
             analysis=Analysis(),
             resources=self.model(Resources, "resources", document.get("resources", {})),
             probes=self.probes(document.get("probes", {}), fields),
@@ -503,13 +534,69 @@ class _Reader:
         self.check_stop(grid.seeds, analysis)
         return grid.model_copy(update={"analysis": analysis})
 
+    def selection(self, texts: Sequence[str], grid: "Grid") -> dict[str, tuple[Any, ...]]:
+        """By field, the values of 'depth=8,16' that the grid has."""
+        found = {}
+        for text in texts:
+            key, values = self.parsed(text)
+            known = {**grid.axes, **grid.nuisance, **{name: (value,) for name, value in grid.recipe.items()}}
+            first = {name: several[0] for name, several in known.items()}
+            if key not in known:
+                raise self.fail(f"{text}: the grid has no {key}", f"it has {', '.join(known)}")
+            found[key] = tuple(self.value(key, value, first, text) for value in values)
+            for value in found[key]:
+                if value not in known[key]:
+                    raise self.fail(text, f"the grid has {key} {', '.join(map(setting, known[key]))}")
+        if not any(selects(found, cell) for cell in grid.cells()):
+            raise self.fail(" ".join(texts), "selects no cell")
+        return found
+
+    def parsed(self, text: str) -> tuple[str, list[Any]]:
+        """The field and the values of 'depth=8,16'."""
+        key, _, values = text.partition("=")
+        if key not in FIELDS:
+            raise self.fail(f"{text}: there is no field {key!r}", f"there are {', '.join(FIELDS)}{near(key, FIELDS)}")
+        return key, [self.typed(key, value.strip(), text) for value in values.split(",")]
+
+    def typed(self, key: str, text: str, where: str) -> Any:
+        """A value of a field from its text."""
+        kind = Cell.model_fields[key].annotation
+        try:
+            if kind is bool:
+                return {"true": True, "false": False}[text]
+            return kind(text) if kind in (int, float) else text
+        except (KeyError, ValueError):
+            raise self.fail(where, f"{key} is {TYPES[kind]}") from None
+
+    def change(self, document: dict[str, Any], changes: dict[str, list[Any]]) -> None:
+        """Put values in place of the file's, and leave out what the file says of values that are gone."""
+        for key, values in changes.items():
+            table = next((name for name in ("axes", "nuisance", "recipe") if key in document.get(name, {})), "recipe")
+            if table == "recipe" and len(values) > 1:
+                document.get("recipe", {}).pop(key, None)
+                table = "axes"
+            document.setdefault(table, {})[key] = values[0] if table == "recipe" else values
+        if not changes:
+            return
+        if isinstance(rules := document.get("exclude"), list):
+            document["exclude"] = [left for rule in rules if (left := _still_excluded(rule, changes))]
+        if not any(isinstance(v, list) and len(v) > 1 for v in document.get("nuisance", {}).values()):
+            for key in ("tuning", "halving"):  # there is nothing to choose any more
+                document.get("seeds", {}).pop(key, None)
+        if "epochs" in changes and isinstance(probed := document.get("probes", {}).get("epochs"), list):
+            document["probes"]["epochs"] = [epoch for epoch in probed if epoch <= max(changes["epochs"])]
+        if "order" in changes and document.get("analysis"):
+            document["analysis"] = _of_orders(document["analysis"], changes["order"])
+
     def fields(self, document: dict[str, Any]) -> dict[str, dict[str, tuple[Any, ...]]]:
         """Values of every cell field, checked and normalised, by table."""
         raw: dict[str, tuple[str, list[Any]]] = {}
         for table in ("axes", "nuisance", "recipe"):
             for key, value in document.get(table, {}).items():
                 if key not in FIELDS:
-                    raise self.fail(f"[{table}] unknown key {key!r}", f"there are {', '.join(FIELDS)}")
+                    raise self.fail(
+                        f"[{table}] unknown key {key!r}", f"there are {', '.join(FIELDS)}{near(key, FIELDS)}"
+                    )
                 if key in raw:
                     raise self.fail(f"[{table}] {key}", f"is given in [{raw[key][0]}] already")
                 if table == "recipe" and isinstance(value, list):
@@ -696,7 +783,8 @@ class _Reader:
             if problem["type"] == "extra_forbidden":
                 known = Primary if problem["loc"][0] == "primary" else model
                 raise self.fail(
-                    f"[{table}] unknown key {key!r}", f"there are {', '.join(known.model_fields)}"
+                    f"[{table}] unknown key {key!r}",
+                    f"there are {', '.join(known.model_fields)}{near(key, known.model_fields)}",
                 ) from None
             if problem["type"] == "missing":
                 raise self.fail(f"[{table}] {key}", "is missing") from None
@@ -744,9 +832,41 @@ class _Reader:
         for key, metric in named.items():
             if metric not in self.choices["metric"]:
                 raise self.fail(
-                    f"[analysis] {key}: unknown metric {metric!r}", f"there are {', '.join(self.choices['metric'])}"
+                    f"[analysis] {key}: unknown metric {metric!r}",
+                    f"there are {', '.join(self.choices['metric'])}{near(metric, self.choices['metric'])}",
                 )
         return analysis.model_copy(update={"arms": arms, "contrasts": contrasts, "primary": primary})
+
+
+def _still_excluded(rule: Any, changes: Mapping[str, list[Any]]) -> Any:
+    """A rule without values that are gone; None where it then excludes nothing."""
+    if not isinstance(rule, dict):
+        return rule
+    left = dict(rule)
+    for key in rule.keys() & changes.keys():
+        values = rule[key] if isinstance(rule[key], list) else [rule[key]]
+        left[key] = [value for value in values if value in changes[key]]
+        if not left[key]:
+            return None
+    return left
+
+
+def _of_orders(analysis: dict[str, Any], orders: list[str]) -> dict[str, Any]:
+    """An analysis of these orders: arms and contrasts that are left; an order without an arm is one by its own name."""
+    arms = analysis.get("arms")
+    if not isinstance(arms, dict) or not arms:
+        return analysis
+    left = {name: order for name, order in arms.items() if order in orders}
+    left |= {order: order for order in orders if order not in left.values()}
+    contrasts = [c for c in analysis.get("contrasts", ()) if isinstance(c, str) and left.keys() >= set(c.split(" - "))]
+    primary = analysis.get("primary")
+    changed = {**analysis, "arms": left, "contrasts": contrasts}
+    if isinstance(primary, dict) and primary.get("contrast") not in contrasts:
+        del changed["primary"]
+        names = list(left)
+        if len(names) > 1:
+            changed["primary"] = {**primary, "contrast": contrasts[0] if contrasts else f"{names[1]} - {names[0]}"}
+    return changed
 
 
 def _words(problem: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from functools import cache
 from math import prod
 from types import MappingProxyType
 
-from grids import Cell, Grid, Run, WrongUse, identity
+from grids import Cell, Grid, Run, WrongUse, identity, selects
 from harness import HERE, convolves, products, stackable, units
 from harness.datasets import Data
 from harness.engine import EAGER, UNMEASURED, How, batch_sizes, bits_need_one_seed, graph
@@ -16,7 +16,7 @@ from harness.initialisation import parse
 from harness.packing import Amount, block_sizes, length
 from harness.seen import misfit, seen
 from results import Made
-from results.protocol import Outcomes, Stage, planned
+from results.protocol import Outcomes, Planned, Stage, expected, planned
 
 # Not what only looks on (probes.py, values.py): it changes no result, so that other code there leaves all runs valid.
 TRAINED_BY = (
@@ -77,11 +77,13 @@ def make_plan(
     known: Outcomes = MappingProxyType({}),
     tried: Collection[str] = (),
     wanted: Callable[[], Mapping[tuple, int]] | None = None,
+    part: Mapping[str, tuple] = MappingProxyType({}),
 ) -> Plan:
     """Set difference of the grid's planned runs and what the store has. PlanError where a cell does not fit its data set.
 
     finished: by run_id, what made it. fresh: run again what other versions made. retry: and what failed, but for `tried`.
     known: the tuning runs that choose what a grid searches. wanted: as `planned` takes it.
+    part: by field, values of the cells that are run; the others lack nothing.
     """
     for cell in grid.cells():
         if problem := misfit(cell, data[cell.dataset]):
@@ -91,6 +93,8 @@ def make_plan(
         return code_version(cell.architecture), data[cell.dataset].checksum
 
     def lacks(cell: Cell, run_id: str) -> bool:
+        if not selects(part, cell):
+            return False
         if (made := finished.get(run_id)) is None:
             return run_id not in failed or (retry and run_id not in tried)
         return fresh and (made.code, made.data) != version(cell) and run_id not in tried
@@ -98,6 +102,8 @@ def make_plan(
     will = planned(grid, known, lacks, wanted)
     missing, done, given_up, outdated, made_by = [], 0, 0, Counter(), {}
     for seeds, cell, ids in ((stage.seeds, *each) for stage in will.stages for each in stage.by_cell()):
+        if not selects(part, cell):
+            continue
         current = version(cell)
         for seed, run_id in zip(seeds, ids, strict=True):
             made = finished.get(run_id)
@@ -111,7 +117,17 @@ def make_plan(
                 made_by.setdefault(cell, made)
                 if (made.code, made.data) != current:
                     outdated[_changed(cell, made, data[cell.dataset].checksum)] += 1
+    if part:
+        will = _of_part(will, grid, part, bool(missing))
     return Plan(tuple(missing), done, given_up, dict(outdated), made_by, *will)
+
+
+def _of_part(will: Planned, grid: Grid, part: Mapping[str, tuple], begun: bool) -> Planned:
+    """What is planned for some of the cells. Later looks wait for all cells, so that none of them follows."""
+    unchosen = tuple(cell for cell in will.unchosen if selects(part, cell))
+    following = [stage for stage in expected(grid)[len(will.stages) :] if begun and stage.look <= 1]
+    later = sum(len(stage.seeds) for stage in following for cell in stage.cells if selects(part, cell))
+    return will._replace(later=later, unchosen=unchosen)
 
 
 def _changed(cell: Cell, made: Made, checksum: str) -> str:

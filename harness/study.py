@@ -1,10 +1,11 @@
 """A grid with its store, its data sets and what is left to do; and the same in words. No torch, no Ray."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
-from grids import Grid, Run, setting
+from grids import Grid, Run, selects, setting
 from harness.datasets import Data
 from harness.engine import COMPILED
 from harness.plan import Plan, Trial, make_plan
@@ -17,7 +18,7 @@ MOST_LINES = 20  # of chosen values
 class Study(NamedTuple):
     """A grid, where its results go, what it trains on, what is left to do, and whether old or failed runs are run again.
 
-    wanted: what decides who gets more seeds, where they are adaptive.
+    wanted: what decides who gets more seeds, where they are adaptive. part: by field, values of the cells that are run now.
     """
 
     grid: Grid
@@ -27,10 +28,11 @@ class Study(NamedTuple):
     fresh: bool = False
     retry: bool = False
     wanted: Wanted | None = None
+    part: Mapping[str, tuple] = {}
 
     def again(self, tried: Collection[str] = ()) -> "Study":
         """The same as its store stands now. tried: run_ids that are not run again whatever became of them."""
-        return look(self.grid, self.store, self.data, self.fresh, self.retry, self.wanted, tried)
+        return look(self.grid, self.store, self.data, self.fresh, self.retry, self.wanted, self.part, tried)
 
 
 def look(
@@ -40,12 +42,13 @@ def look(
     fresh: bool = False,
     retry: bool = False,
     wanted: Wanted | None = None,
+    part: Mapping[str, tuple] = MappingProxyType({}),
     tried: Collection[str] = (),
 ) -> Study:
-    """The study as its store stands. wanted: as Study has it; tried: as Study.again takes it."""
-    how = {"fresh": fresh, "retry": retry, "known": known(grid, store), "tried": tried}
+    """The study as its store stands. wanted, part: as Study has them; tried: as Study.again takes it."""
+    how = {"fresh": fresh, "retry": retry, "known": known(grid, store), "tried": tried, "part": part}
     plan = make_plan(grid, *store.fates(), data, **how, wanted=wanted and partial(wanted, grid, store))
-    return Study(grid, store, data, plan, fresh, retry, wanted)
+    return Study(grid, store, data, plan, fresh, retry, wanted, part)
 
 
 def later_runs(study: Study) -> tuple[list[Run], list[Run]]:
@@ -67,6 +70,10 @@ def tell(study: Study, trials: list[Trial], slots: int) -> None:
     grid, store, _, plan, *_ = study
     print(f"{grid.name}: {grid.question}")
     print(f"  {_size(grid)}; store {store.path}")
+    if study.part:
+        cells = sum(selects(study.part, cell) for cell in grid.cells())
+        told = "; ".join(f"{key} {', '.join(map(setting, values))}" for key, values in study.part.items())
+        print(f"  only {told}: {cells:,} of {sum(1 for _ in grid.cells()):,} cells")
     for line in _choices(grid, plan):
         print(f"  {line}")
     print(f"  finished {plan.finished:,}, failed {plan.failed:,}, to do {len(plan.missing):,}", end="")

@@ -134,6 +134,11 @@ def warnings(gathered: Results, runs: pd.DataFrame, results: Results, replicates
             f"The grid declares {grid.declared_seeds} seeds of each cell, this report is of {grid.seeds.count}: "
             "a new analysis, with a hash of its own."
         )
+    if grid.changes:
+        words.append(
+            f"Of what the grid declares these values were replaced: {', '.join(grid.changes)}: a new analysis, with a hash "
+            "of its own."
+        )
     replicates = of_runs(replicates, runs)
     if len(replicates):
         apart = replicates.groupby("run_id")["test_accuracy"].agg(lambda values: values.max() - values.min()).max()

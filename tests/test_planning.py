@@ -420,7 +420,7 @@ def test_on_a_cluster_that_cannot_be_reached_a_plan_says_so_and_is_for_this_mach
 
 
 def test_the_price_of_a_search_has_its_later_stages(small_grid, tmp_path):
-    study = normorder.open_study(small_grid, str(tmp_path / "store"), None, False, False)
+    study = normorder.open_study(normorder.Asked(small_grid), str(tmp_path / "store"))
     assert len(study.plan.missing) == 2 * 2 * 5
     later, looks = later_runs(study)
     assert len(later) == study.plan.later == 2 * 5
@@ -459,7 +459,7 @@ def test_the_price_of_adaptive_seeds_is_of_the_next_look_and_of_all(small_grid, 
     text = small_grid.read_text()
     count = text[text.index("count") :].partition("\n")[0]
     small_grid.write_text(text.replace(count, "count = 5\nmax = 20\nstop = 'decided'"))
-    study = normorder.open_study(small_grid, str(tmp_path / "store"), None, False, False)
+    study = normorder.open_study(normorder.Asked(small_grid), str(tmp_path / "store"))
     later, looks = later_runs(study)
     cells = len({run.cell for run in looks})
     assert len(looks) == cells * 15
