@@ -33,10 +33,12 @@ class _There(NamedTuple):
     scratch: Path
 
 
-def count_slots(address: str, asked: Resources, scratch: Path) -> int:
-    """Trials that the Ray cluster at `address` trains at once. ClusterError where it cannot be reached or trains none."""
+def count_slots(address: str | None, asked: Resources, scratch: Path) -> int:
+    """Trials that the Ray cluster at `address`, or one that is started here, trains at once. ClusterError where it cannot be
+    reached or trains none.
+    """
     with cluster.cluster(address, scratch):
-        nodes = cluster.run_there(cluster.nodes) if address.startswith("ray://") else cluster.nodes()
+        nodes = cluster.run_there(cluster.nodes) if (address or "").startswith("ray://") else cluster.nodes()
         cluster.check_met(nodes, asked)
         return placement.slots(nodes, asked)
 

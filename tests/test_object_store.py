@@ -538,7 +538,7 @@ def test_a_sweep_on_object_storage_is_complete_and_repeats_no_credential(tmp_pat
         printed += done.stdout
     for words in ("30 done, 0 diverged, 0 failed", "nothing to do", "every run of smoke", "copied 24 files"):
         assert words in printed
-    page.build(normorder.read_grid(smoke, None), Store(place), tmp_path / "report")
+    page.build(normorder.read_grid(normorder.Asked(smoke)), Store(place), tmp_path / "report")
     content = [printed.encode(), *storage.objects(endpoint, place).values()]
     content += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     content += [repr(pq.read_table(path).to_pylist()).encode() for path in (tmp_path / "copy").rglob("*.parquet")]

@@ -1,12 +1,26 @@
 """Files of data sets: where they are looked for, their download, arrays in them. Nothing that a file says is run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from zipfile import is_zipfile
 
 import numpy as np
 
 from harness.datasets import DataError
+
+_downloads = ContextVar("downloads", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Within it a file that is nowhere is a DataError, which says that it would be downloaded."""
+    token = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
 
 
 def find_or_download(url: str, sha256: str, folders: Sequence[Path], otherwise: str) -> Path:
@@ -18,6 +32,8 @@ def find_or_download(url: str, sha256: str, folders: Sequence[Path], otherwise: 
     for folder in folders:
         if (folder / name).exists():
             return folder / name
+    if not _downloads.get():
+        raise DataError(f"{name}: not on this machine; it is downloaded when first used, or {otherwise}")
     import pooch  # seldom needed, and slow to import
 
     pooch.get_logger().setLevel("WARNING")

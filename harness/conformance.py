@@ -1,0 +1,231 @@
+"""Whether an architecture keeps what all others keep, without which its arms cannot be compared: checks of small networks.
+
+Each check is a function of the architecture's name, whose first line says what holds; it raises Broken where that does not.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+import harness
+from grids import Cell
+from harness.architectures import build
+from harness.datasets import load
+from harness.layers import Block, Weight
+from harness.normalizations import Normalization
+from harness.stacking import solo, stack
+from harness.training import train
+
+SHAPES, CLASSES, BATCH, SEEDS = ((2, 8, 8), (1, 12)), 5, 6, (0, 1, 2)
+ORDERS = ("weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight", "weight-ln-act-drop")
+ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus)
+
+
+class Broken(Exception):
+    """What does not hold."""
+
+
+class Checked(NamedTuple):
+    """problem: empty where it holds."""
+
+    what: str
+    problem: str
+
+
+def check(name: str) -> Iterator[Checked]:
+    """Every check of an architecture, one after the other, on one thread."""
+    torch.set_num_threads(1)
+    for each in CHECKS:
+        what = each.__doc__.splitlines()[0].rstrip(".")
+        try:
+            each(name)
+        except Broken as broken:
+            yield Checked(what, str(broken))
+        except Exception as error:  # whatever its file does
+            yield Checked(
+                what, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+            )
+        else:
+            yield Checked(what, "")
+
+
+def _cell(name: str, order: str = "weight-bn-act", **fields) -> Cell:
+    fields = {"activation": "relu", "depth": 3, "width": 32, **fields}
+    return Cell(dataset="digits", architecture=name, order=order, **fields)
+
+
+def _shape(name: str) -> tuple[int, ...]:
+    """Of examples that it takes: in two dimensions of space, or in one."""
+    try:
+        build(_cell(name), SHAPES[0], CLASSES)
+    except ValueError:
+        return SHAPES[1]
+    return SHAPES[0]
+
+
+def _model(cell: Cell, seeds=SEEDS, dtype=torch.float32) -> nn.Module:
+    return stack(build(cell, _shape(cell.architecture), CLASSES), list(seeds), dtype)
+
+
+def _examples(cell: Cell, seeds: int = len(SEEDS), dtype=torch.float32) -> torch.Tensor:
+    channels, *space = _shape(cell.architecture)
+    return torch.randn(seeds, channels, BATCH, *space, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def says_what_it_is(name: str) -> None:
+    """Its file has `build` and says whether it convolves."""
+    module = import_module(f"harness.architectures.{name}")
+    if not callable(getattr(module, "build", None)):
+        raise Broken("it has no function build(cell, shape, classes)")
+    if not isinstance(stated := getattr(module, "CONVOLUTIONS", None), bool):
+        raise Broken("it states no CONVOLUTIONS = True or False: whether a weight layer has a kernel")
+    has = any(isinstance(layer, Weight) and layer.kernel for layer in _model(_cell(name)).modules())
+    if stated != has:
+        raise Broken(f"CONVOLUTIONS is {stated}, and its weight layers have {'' if has else 'no '}kernels")
+
+
+def gives_logits(name: str) -> None:
+    """It gives a logit for each seed, class and example, whatever the order."""
+    for order in ORDERS:
+        cell = _cell(name, order)
+        found, due = tuple(_model(cell)(_examples(cell)).shape), (len(SEEDS), CLASSES, BATCH)
+        if found != due:
+            raise Broken(f"with {order} the shape is {found}, where (seeds, classes, batch) = {due} is due")
+
+
+def runs_the_order(name: str) -> None:
+    """The layers of each of its blocks run as the order says."""
+    for order in ORDERS:
+        model = _model(_cell(name, order))
+        blocks = [each for each in model.modules() if isinstance(each, Block)]
+        if len(blocks) < 3:
+            raise Broken(
+                f"with depth 3 it has {len(blocks)} blocks of harness.layers.block, and so not the order's layers"
+            )
+        ran = [_recording(each) for each in blocks]
+        model(_examples(_cell(name, order)))
+        for parts in ran:
+            if (found := "-".join(part for part in parts if part != "pool")) != order:
+                raise Broken(f"with {order} a block runs {found or 'nothing'}")
+
+
+def _recording(block: Block) -> list[str]:
+    """A list of the names of a block's layers, which grows as they run."""
+    names: list[str] = []
+    for name, layer in block.named_children():
+        layer.register_forward_hook(lambda *_, name=name: names.append(name))
+    return names
+
+
+def leaves_the_rest_alone(name: str) -> None:
+    """Nothing outside its blocks normalises or activates."""
+    model = _model(_cell(name))
+    inside = {layer for each in model.modules() if isinstance(each, Block) for layer in each.modules()}
+    for path, layer in model.named_modules():
+        if layer not in inside and isinstance(layer, (Normalization, *ACTIVATIONS)):
+            raise Broken(f"{path} is {type(layer).__name__}, which no order can move")
+
+
+def draws_by_seed_alone(name: str) -> None:
+    """Its weights follow from the seed alone, and nothing is drawn from global randomness."""
+    states = _global_states()
+    first, second = (dict(_model(_cell(name)).named_parameters()) for _ in range(2))
+    _model(_cell(name))(_examples(_cell(name)))
+    for what, before, after in zip(("random", "numpy.random", "torch"), states, _global_states(), strict=True):
+        if before != after:
+            raise Broken(f"it draws from the global generator of {what}")
+    for path, value in first.items():
+        if not torch.equal(value, second[path]):
+            raise Broken(f"{path} is another one when it is built again")
+    if not any(value.ndim > 2 and not torch.equal(value[0], value[1]) for value in first.values()):
+        raise Broken("two seeds have the same weights")
+
+
+def _global_states() -> tuple:
+    state = np.random.get_state()  # noqa: NPY002 the one that must not be used
+    return random.getstate(), (state[1].tobytes(), *state[2:]), torch.get_rng_state().numpy().tobytes()
+
+
+def shares_weights_between_arms(name: str) -> None:
+    """Arms of one seed have the same initial weights wherever both have one of that place and shape."""
+    arms = {order: dict(_model(_cell(name, order, init_gain=1.0)).named_parameters()) for order in ORDERS}
+    for (one, mine), (other, theirs) in combinations(arms.items(), 2):
+        same = [path for path in mine.keys() & theirs.keys() if mine[path].shape == theirs[path].shape]
+        if not any(path.endswith("weight.weight") for path in same):
+            raise Broken(f"{one} and {other} have no weight layer in the same place")
+        for path in sorted(same):
+            if not torch.equal(mine[path], theirs[path]):
+                raise Broken(f"{path} differs between {one} and {other}")
+
+
+def keeps_paths_when_deeper(name: str) -> None:
+    """A deeper network has the weights of a shallower one, and more."""
+    shallow, deep = (set(dict(_model(_cell(name, depth=depth)).named_parameters())) for depth in (2, 5))
+    if lost := sorted(shallow - deep):
+        raise Broken(f"{lost[0]} is there at depth 2 and not at depth 5")
+    if shallow == deep:
+        raise Broken("depth 5 has no more weights than depth 2")
+
+
+def computes_a_seed_alone(name: str) -> None:
+    """A seed computes alone, as ordinary torch modules, what it computes among others."""
+    for order in ORDERS[:-1]:  # masks of drop are drawn
+        cell = _cell(name, order)
+        model, x = _model(cell, dtype=torch.float64), _examples(cell, dtype=torch.float64)
+        together = model(x)
+        for s in range(len(SEEDS)):
+            alone = solo(model, s).train()(x[s].movedim(0, 1))  # (B, classes)
+            apart = (alone.T - together[s]).abs().max().item()
+            if not apart <= 1e-9 * (1 + together.abs().max().item()):
+                raise Broken(f"with {order} seed {SEEDS[s]} is {apart:.2g} apart")
+
+
+def trains_every_weight(name: str) -> None:
+    """Every weight has a gradient."""
+    for order in ORDERS:
+        cell = _cell(name, order, bias=False)
+        model = _model(cell)
+        model(_examples(cell)).square().sum().backward()
+        for path, value in model.named_parameters():
+            if value.grad is None:
+                raise Broken(f"with {order}, {path} has none: it is never used")
+
+
+def learns(name: str) -> None:
+    """It learns the digits."""
+    cell = _cell(name, depth=1, batch=20, epochs=3, train_size=400, lr=0.05)
+    losses = [row["loss"] for row in train(cell, [0], load("digits")).curves if row["split"] == "val"]
+    if not losses[-1] < 0.8 * losses[0]:
+        raise Broken(
+            f"in 3 epochs of 400 examples the validation loss goes from {losses[0][0]:.2f} to {losses[-1][0]:.2f}"
+        )
+
+
+def has_the_width_it_states(name: str) -> None:
+    """Where it states CONSTANT_WIDTH, all of its blocks have cell.width channels."""
+    if not harness.stackable(name):
+        return
+    for path, layer in build(_cell(name), _shape(name), CLASSES).named_modules():
+        if isinstance(layer, Weight) and path.startswith("blocks.") and tuple(layer.weight.shape) != (32, 32):
+            raise Broken(f"at width 32, {path} has the shape {tuple(layer.weight.shape)}")
+
+
+CHECKS: tuple[Callable[[str], None], ...] = (
+    says_what_it_is,
+    gives_logits,
+    runs_the_order,
+    leaves_the_rest_alone,
+    draws_by_seed_alone,
+    shares_weights_between_arms,
+    keeps_paths_when_deeper,
+    has_the_width_it_states,
+    computes_a_seed_alone,
+    trains_every_weight,
+    learns,
+)
