@@ -7,38 +7,36 @@ $ normorder report grids/smoke.toml
 
 import contextlib
 import errno
-import json
 import math
 import os
 import re
 import shlex
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
 
-import harness
-from grids import Grid, GridError, Resources, WrongUse, near, setting
+import normorder_everyday
+from grids import Grid, Resources, WrongUse, setting
 from harness import datasets, placement
-from harness.apart import Lost, apart, ignore_signals, interruptible
+from harness.apart import Lost, apart, ignore_signals, interruptible, private_folder
 from harness.plan import PlanError, group
 from harness.study import Study, later_runs, look, tell
 from harness.tuning import choose_how, to_measure
-from results import METRICS, SCHEMAS, Store, StoreError
+from normorder_words import Asked, Json, asked, choices, existing, open_grid, print_json, print_table, read_grid
+from results import SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
 from results.overview import FATES, overview
-from results.protocol import Wanted, expected, unchosen
+from results.protocol import Wanted, unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
@@ -48,10 +46,9 @@ if TYPE_CHECKING:  # torch costs seconds
     from harness.pricing import Timings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
-DEFAULT_GRID = Path("grids/default.toml")
+app.add_typer(normorder_everyday.app)
 FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
-LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's sockets below have 87 more, of 103 on macOS
 ADDRESS = re.compile(r"auto|(ray://)?([^\s/@:\[\]]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
 
@@ -73,7 +70,9 @@ Select = Annotated[
 # Not a Path, which would make one slash of two in s3://bucket/prefix.
 StorePath = Annotated[
     str | None,
-    typer.Option("--store", help="folder or s3://bucket/prefix of the store [results/data/<grid>]", metavar="STORE"),
+    typer.Option(
+        "--store", help="folder or s3://bucket/prefix of the store (default: results/data/<grid>)", metavar="STORE"
+    ),
 ]
 StoreFolder = Annotated[str, typer.Argument(help="folder or s3://bucket/prefix of the store", metavar="STORE")]
 SeedCount = Annotated[
@@ -82,56 +81,11 @@ SeedCount = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="run again what other versions of code or data made")]
 Mode = Annotated[
     Literal["eager", "compiled"] | None,
-    typer.Option(help="how steps of new cells are computed [by measurement; cells in the store stay as they are]"),
+    typer.Option(
+        help="how steps of new cells are computed (default: by measurement); cells in the store stay as they are"
+    ),
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
-
-
-class Asked(NamedTuple):
-    """A grid file, and what is asked for in place of what it says."""
-
-    path: Path
-    seeds: int | None = None
-    changes: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> list[str]:
-        """As they can be typed behind a command."""
-        seeds = [] if self.seeds is None else ["--seeds", str(self.seeds)]
-        return [str(self.path), *self.changes, *seeds]
-
-
-def asked(words: Sequence[str] | None, seeds: int | None) -> Asked:
-    """Of '[GRID] [FIELD=VALUE ...]'. seeds: of --seeds, for which seeds=N is another name."""
-    words = words or ()
-    changes = [word for word in words if re.match(r"\w+=", word) and not word.endswith(".toml")]
-    paths = [word for word in words if word not in changes]
-    if len(paths) > 1:
-        raise WrongUse(f"one grid at a time, and values as FIELD=VALUE: {' '.join(paths)}")
-    counts = [word for word in changes if word.startswith("seeds=")]
-    if len(counts) + (seeds is not None) > 1:
-        raise WrongUse(f"the number of seeds is given more than once: {' '.join(counts)}")
-    if counts:
-        try:
-            seeds = int(counts[0].removeprefix("seeds="))
-        except ValueError:
-            raise WrongUse(f"{counts[0]}: seeds is a whole number") from None
-    path = Path(paths[0]) if paths else DEFAULT_GRID
-    return Asked(path, seeds, tuple(word for word in changes if word not in counts))
-
-
-def read_grid(what: Asked) -> Grid:
-    return Grid.read(what.path, choices(), what.seeds, what.changes)
-
-
-def choices() -> dict[str, Any]:
-    """The valid names of everything that a grid names."""
-    return {**harness.choices(), "metric": METRICS}
-
-
-def open_grid(what: Asked, store: str | None) -> tuple[Grid, Store]:
-    grid = read_grid(what)
-    return grid, Store(Path("results/data") / grid.name if store is None else store)
 
 
 def open_study(
@@ -202,7 +156,10 @@ def plan_command(
         typer.Option(min=0.0, help="seconds of training, at most, that may be spent to know how far pairs scatter"),
     ] = 60.0,
 ) -> None:
-    """Say what a sweep would do, what it would take and what it could show, and write nothing to the store."""
+    """Say what a sweep would do, what it would take and what it could show, and write nothing to the store.
+
+    Example: normorder plan grids/default.toml depth=8
+    """
     from harness.pilot import measure_here  # torch costs seconds
     from harness.pricing import Timings, in_words, price
     from harness.trial import check_trainable
@@ -297,7 +254,10 @@ def sweep(
         typer.Option("--trial-limit", min=1.0, max=1e7, help="seconds after which a trial counts as hanging"),
     ] = 21_600.0,
 ) -> None:
-    """Train every run of a grid that the store does not hold yet."""
+    """Train every run of a grid that the store does not hold yet.
+
+    Example: normorder sweep grids/default.toml activation=tanh,relu seeds=40 --select depth=8
+    """
     start = time.monotonic()
     check_address(address)
     what = asked(words, seeds)
@@ -340,15 +300,6 @@ def sweep(
     finish(last, failed=counts["failed"] + last.plan.failed + gone)
 
 
-def private_folder() -> tempfile.TemporaryDirectory:
-    """A folder that only this user can enter, for what a sweep needs while it runs."""
-    usual = tempfile.gettempdir()
-    # Errors are ignored since processes of Ray that outlive a killed one may still write there.
-    return tempfile.TemporaryDirectory(
-        prefix="normorder-", dir=usual if len(os.fsencode(usual)) <= LONGEST else "/tmp", ignore_cleanup_errors=True
-    )
-
-
 def train(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
     from harness.drive import drive  # torch and ray cost seconds, which other commands need not wait for
@@ -384,199 +335,16 @@ def report(
         Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
     ] = None,
 ) -> None:
-    """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>."""
+    """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>.
+
+    Example: normorder report grids/default.toml
+    """
     from reports import page  # pandas, scipy and seaborn cost seconds
 
     grid, where = open_grid(asked(words, seeds), store)
     folder = Path("reports/build") / grid.name
     for line in page.build(grid, where, folder, claims):
         print(line)
-
-
-Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
-
-
-@app.command("list")
-def list_command(
-    kind: Annotated[Literal["architectures", "activations", "orders", "datasets", "grids"], typer.Argument()],
-    as_json: Json = False,
-) -> None:
-    """List what a grid may name, or the grids that there are.
-
-    Example: normorder list activations
-    """
-    from harness.catalogue import KINDS
-
-    rows = list(KINDS[kind]()) if kind in KINDS else grids_here()
-    if as_json:
-        print_json(rows)
-    else:
-        print_table([[*row.values()] for row in rows], list(rows[0]) if rows else [])
-    if kind == "orders" and not as_json:
-        print("'drop' may stand anywhere in each of them, once")
-
-
-def grids_here() -> list[dict[str, object]]:
-    """The grid files of the folder `grids`."""
-    rows = []
-    for path in sorted(Path("grids").glob("*.toml")):
-        try:
-            grid = read_grid(Asked(path))
-        except GridError as error:
-            rows.append({"name": str(path), "cells": None, "runs": None, "question": str(error)})
-            continue
-        stages = expected(grid)
-        runs = sum(map(len, stages))
-        rows.append({"name": str(path), "cells": len(list(grid.cells())), "runs": runs, "question": grid.question})
-    return rows
-
-
-def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> None:
-    """Numbers to the right; as wide as the terminal, and 120 characters where there is none."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for k, head in enumerate(heads):
-        numbers = all(isinstance(row[k], int | float) or row[k] is None for row in rows)
-        table.add_column(head, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(
-                ""
-                if each is None
-                else setting(each)
-                if isinstance(each, float)
-                else f"{each:,}"
-                if isinstance(each, int)
-                else str(each)
-                for each in row
-            )
-        )
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
-
-
-@app.command("new-architecture")
-def new_architecture(name: Annotated[str, typer.Argument(help="its name in grids, and of its file")]) -> None:
-    """Write the file of a new architecture, which works as it is, and say what to do next.
-
-    Example: normorder new-architecture convmixer
-    """
-    from harness import new
-
-    path = new.architecture(name)
-    print(f"wrote {path}, a perceptron to begin with; next:")
-    print(f"  change it, then   normorder check-architecture {name}")
-    print(f"  try it at once    normorder sweep grids/smoke.toml architecture={name} --store /tmp/{name}")
-    print(f'  or in a grid      architecture = ["mlp", "{name}"]')
-
-
-@app.command("new-grid")
-def new_grid(name: Annotated[str, typer.Argument(help="of its file in the folder grids")]) -> None:
-    """Write a new grid, which can be planned as it is, and say what to do next.
-
-    Example: normorder new-grid mine
-    """
-    from harness import new
-
-    path = new.grid(name, Path("grids"))
-    print(f"wrote {path}; next:")
-    print("  change it; what there is to name, tells   normorder list architectures|activations|orders|datasets")
-    print(f"  what it takes and can show                normorder plan {path}")
-    print(f"  train and read                            normorder sweep {path}, then normorder report {path}")
-
-
-@app.command("check-architecture")
-def check_architecture(
-    name: Annotated[str, typer.Argument(help="a file in harness/architectures")], as_json: Json = False
-) -> None:
-    """Check that an architecture keeps what comparisons need: its orders, its draws, its shapes, that it learns.
-
-    Example: normorder check-architecture resnet
-    """
-    there = harness.names("architectures")
-    if name not in there:
-        raise WrongUse(f"there is no architecture {name}; there are {', '.join(there)}{near(name, there)}")
-    from harness.conformance import check  # torch costs seconds
-
-    found = []
-    for each in check(name):
-        found.append(each)
-        if not as_json:
-            print(f"{'NO' if each.problem else 'ok'}  {each.what}" + (f": {each.problem}" if each.problem else ""))
-    broken = sum(bool(each.problem) for each in found)
-    if as_json:
-        print_json([each._asdict() for each in found])
-    elif broken:
-        print(f"{name}: {broken} of {len(found)} checks fail, so its arms cannot be compared")
-    if broken:
-        raise typer.Exit(FAILED)
-
-
-@app.command("replay")
-def replay_command(
-    run_id: Annotated[str, typer.Argument(help="of a finished run, or its first digits", metavar="RUN_ID")],
-    store: Annotated[
-        str | None, typer.Option("--store", help="where it is [the stores in results/data]", metavar="STORE")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Train a finished run again from its row, and compare what was measured, bit for bit.
-
-    Example: normorder replay 3f9ac1 --store results/data/smoke
-    """
-    from harness.replay import ReplayError, find, in_words, replay  # torch costs seconds
-
-    folder = Path("results/data")
-    stores = [existing(store)] if store else [Store(path) for path in sorted(folder.glob("*")) if path.is_dir()]
-    if not stores:
-        raise WrongUse(f"{folder}: there is no store; name one with --store")
-    rows = errors = None
-    for where in stores:
-        try:
-            rows = find(where, run_id)
-            break
-        except ReplayError as error:
-            errors = errors or error
-    if rows is None:
-        raise errors
-    found = replay(rows, datasets.load)
-    if as_json:
-        print_json(found._asdict())
-    else:
-        for line in in_words(found):
-            print(line)
-    if found.differences and not found.reasons:
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what works on this machine, and what to do about the rest.
-
-    Example: normorder doctor
-    """
-    from harness.doctor import examine
-
-    marks = {"works": "ok  ", "note": "note", "fails": "NO  "}
-    found = []
-    for each in examine(Path("results/data"), start_ray):
-        found.append(each)
-        if not as_json:
-            print(f"{marks[each.state]}  {each.what}: {each.words}", flush=True)
-    if as_json:
-        print_json([each._asdict() for each in found])
-    if any(each.state == "fails" for each in found):
-        raise typer.Exit(FAILED)
-
-
-def start_ray() -> int:
-    """The slots of a Ray cluster that is started here, and stopped again."""
-    from harness.drive import count_slots
-
-    with private_folder() as scratch:
-        return apart(count_slots, None, Resources(), Path(scratch))
 
 
 @app.command("export")
@@ -592,7 +360,10 @@ def export_command(
         Path | None, typer.Option("--out", help="folder of the file, in place of reports/build/<grid>")
     ] = None,
 ) -> None:
-    """Write the table of comparisons of a grid as a file, without the report."""
+    """Write the table of comparisons of a grid as a file, without the report.
+
+    Example: normorder export grids/default.toml --format latex
+    """
     from reports.export import export
 
     grid, where = open_grid(asked(words, seeds), store)
@@ -602,7 +373,10 @@ def export_command(
 
 @app.command("compact")
 def compact_command(store: StoreFolder) -> None:
-    """Merge the small files of a store into few large ones, as a sweep does by itself where there are many."""
+    """Merge the small files of a store into few large ones, as a sweep does by itself where there are many.
+
+    Example: normorder compact results/data/default
+    """
     where = existing(store)
     where.check_writable()
     print(f"{where.path}: {compact(where)}")
@@ -621,7 +395,10 @@ def validate_command(
     seeds: SeedCount = None,
     repair: Annotated[bool, typer.Option("--repair", help="first move unreadable files into STORE/set-aside")] = False,
 ) -> None:
-    """Check a store: files, identities, statuses, curves and examples of each run; with a grid, that it is complete."""
+    """Check a store: files, identities, statuses, curves and examples of each run; with a grid, that it is complete.
+
+    Example: normorder validate results/data/default grids/default.toml
+    """
     where = existing(store)
     grid = read_grid(asked(words, seeds)) if words else None
     if repair:
@@ -657,20 +434,24 @@ def status_command(
     grid_path: Annotated[str, typer.Argument(help="grid file", metavar="GRID")],
     changes: Changes = None,
     seeds: SeedCount = None,
+    as_json: Json = False,
 ) -> None:
-    """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why."""
+    """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why.
+
+    Example: normorder status results/data/default grids/default.toml
+    """
     where, grid = existing(store), read_grid(asked([grid_path, *(changes or ())], seeds))
     found = overview(grid, where, decides(grid))
+    if as_json:
+        by_value = [{"field": field, "value": value, **counts} for (field, value), counts in found.by_value.items()]
+        reasons = [{"fate": fate, "reason": reason, "runs": runs} for (fate, reason), runs in found.reasons.items()]
+        told = {"total": dict(found.total), "by_value": by_value, "reasons": reasons, "later": found.later}
+        print_json({"grid": grid.name, "store": str(where.path), **told, "unchosen": unchosen(grid, found.unchosen)})
+        return
     more = f", then up to {found.later:,} more" if found.later else ""
     print(f"{grid.name} in {where.path}: {sum(found.total.values()):,} planned runs{more}")
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("")
-    for fate in FATES:
-        table.add_column(fate, justify="right")
-    table.add_row("all", *(f"{found.total[fate]:,}" for fate in FATES))
-    for (field, value), counts in found.by_value.items():
-        table.add_row(f"{field} {setting(value)}", *(f"{counts[fate]:,}" for fate in FATES))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    rows = [(f"{field} {setting(value)}", counts) for (field, value), counts in found.by_value.items()]
+    print_table([[what, *counts.values()] for what, counts in [("all", found.total), *rows]], ["", *FATES])
     for (fate, reason), count in found.reasons.items():
         print(f"{count:,} {fate}: {reason}")
     for line in unchosen(grid, found.unchosen):
@@ -683,7 +464,10 @@ def merge_command(
         list[str], typer.Argument(help="stores to read, and at last the one to merge into", metavar="A B … INTO")
     ],
 ) -> None:
-    """Copy what stores hold into the last one, which need not be there yet. Exit code 1 where runs are in conflict."""
+    """Copy what stores hold into the last one, which need not be there yet. Exit code 1 where runs are in conflict.
+
+    Example: normorder merge a/store b/store both
+    """
     *sources, target = map(Store, stores)
     if not sources:
         raise StoreError(f"{target.path}: merge needs at least one store to read and one to merge into")
@@ -702,13 +486,6 @@ def merge_command(
 
 def _moment(started_at: pd.Timestamp) -> str:
     return "at an unknown time" if pd.isna(started_at) else f"{started_at:%Y-%m-%d %H:%M}"
-
-
-def existing(place: str) -> Store:
-    """The store at a place. StoreError where there is none."""
-    where = Store(place)
-    where.check_there()
-    return where
 
 
 def plain_output() -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ from grids import WrongUse
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, a system that stops, Slurm some time before the end
 GRACE_S = 6.0  # to end in order
+LONGEST = 16  # bytes of the folder in which a sweep's own is made: Ray's sockets below have 87 more, of 103 on macOS
 
 
 class Lost(WrongUse):
@@ -143,3 +145,12 @@ def _end_with(theirs: Connection) -> None:
     interrupt_main()
     time.sleep(GRACE_S)  # Ray swallows an interrupt now and then
     os._exit(1)
+
+
+def private_folder() -> tempfile.TemporaryDirectory:
+    """A folder that only this user can enter, for what a sweep needs while it runs."""
+    usual = tempfile.gettempdir()
+    # Errors are ignored since processes of Ray that outlive a killed one may still write there.
+    return tempfile.TemporaryDirectory(
+        prefix="normorder-", dir=usual if len(os.fsencode(usual)) <= LONGEST else "/tmp", ignore_cleanup_errors=True
+    )

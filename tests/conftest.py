@@ -6,6 +6,7 @@ torch.set_num_threads(1)
 
 import itertools  # noqa: E402 the threads come first
 import os  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
 
 import hypothesis  # noqa: E402
@@ -13,7 +14,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import storage  # noqa: E402
 
+import harness  # noqa: E402
+import harness.architectures  # noqa: E402
 import normorder  # noqa: E402
+from harness import new  # noqa: E402
 from harness.datasets import Data, Examples, prepare  # noqa: E402
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -69,3 +73,14 @@ def told(monkeypatch, capsys):
         return stopped.value.code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def architectures(tmp_path, monkeypatch):
+    """A folder of architectures in the place of ours, with copies of them, to which others may be added."""
+    folder = tmp_path / "harness"
+    shutil.copytree(harness.HERE / "architectures", folder / "architectures")
+    for module in (harness, new):
+        monkeypatch.setattr(module, "HERE", folder)
+    monkeypatch.setattr("harness.architectures.__path__", [str(folder / "architectures")])
+    return folder / "architectures"

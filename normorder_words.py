@@ -1,0 +1,94 @@
+"""What commands are asked: a grid file and values in place of its own, a store; and answers as tables and JSON."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import harness
+from grids import Grid, WrongUse
+from results import METRICS, Store
+
+DEFAULT_GRID = Path("grids/default.toml")
+Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+
+
+class Asked(NamedTuple):
+    """A grid file, and what is asked for in place of what it says."""
+
+    path: Path
+    seeds: int | None = None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """As they can be typed behind a command."""
+        seeds = [] if self.seeds is None else ["--seeds", str(self.seeds)]
+        return [str(self.path), *self.changes, *seeds]
+
+
+def asked(words: Sequence[str] | None, seeds: int | None) -> Asked:
+    """Of '[GRID] [FIELD=VALUE ...]'. seeds: of --seeds, for which seeds=N is another name."""
+    words = words or ()
+    changes = [word for word in words if re.match(r"\w+=", word) and not word.endswith(".toml")]
+    paths = [word for word in words if word not in changes]
+    if len(paths) > 1:
+        raise WrongUse(f"one grid at a time, and values as FIELD=VALUE: {' '.join(paths)}")
+    counts = [word for word in changes if word.startswith("seeds=")]
+    if len(counts) + (seeds is not None) > 1:
+        raise WrongUse(f"the number of seeds is given more than once: {' '.join(counts)}")
+    if counts:
+        try:
+            seeds = int(counts[0].removeprefix("seeds="))
+        except ValueError:
+            raise WrongUse(f"{counts[0]}: seeds is a whole number") from None
+    path = Path(paths[0]) if paths else DEFAULT_GRID
+    return Asked(path, seeds, tuple(word for word in changes if word not in counts))
+
+
+def read_grid(what: Asked) -> Grid:
+    return Grid.read(what.path, choices(), what.seeds, what.changes)
+
+
+def choices() -> dict[str, Any]:
+    """The valid names of everything that a grid names."""
+    return {**harness.choices(), "metric": METRICS}
+
+
+def open_grid(what: Asked, store: str | None) -> tuple[Grid, Store]:
+    grid = read_grid(what)
+    return grid, Store(Path("results/data") / grid.name if store is None else store)
+
+
+def existing(place: str) -> Store:
+    """The store at a place. StoreError where there is none."""
+    where = Store(place)
+    where.check_there()
+    return where
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> None:
+    """Numbers to the right; as wide as the terminal, and 120 characters where there is none."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for k, head in enumerate(heads):
+        numbers = all(isinstance(row[k], int | float) or row[k] is None for row in rows)
+        table.add_column(head, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_shown, row))
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
