@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -435,12 +436,21 @@ def status_command(
     changes: Changes = None,
     seeds: SeedCount = None,
     as_json: Json = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="show it until all runs have ended, with first results")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks of --follow")] = 5.0,
 ) -> None:
     """Say how far a grid is in a store: runs done, diverged, failed and missing, by what varies, and why.
 
     Example: normorder status results/data/default grids/default.toml
     """
     where, grid = existing(store), read_grid(asked([grid_path, *(changes or ())], seeds))
+    if follow:
+        import normorder_follow  # pandas and scipy cost seconds
+
+        normorder_follow.follow(grid, where, partial(overview, grid, where, decides(grid)), every)
+        return
     found = overview(grid, where, decides(grid))
     if as_json:
         by_value = [{"field": field, "value": value, **counts} for (field, value), counts in found.by_value.items()]

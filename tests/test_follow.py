@@ -1,0 +1,90 @@
+"""How far a sweep is, while it goes on: rate, time left, first results, and never a verdict."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from simulated import AFTER, fill, read_grid, run
+
+from normorder_follow import Progress, picture
+from reports.so_far import so_far
+from reports.words import VERDICTS
+from results import Store
+from results.overview import overview
+
+
+@pytest.fixture
+def half(tmp_path):
+    """tanh has 5 of 6 pairs, of which one diverged; relu has 2; a failed run."""
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=6)
+    rows = []
+    for cell in grid.cells():
+        for seed in range(5 if cell.activation == "tanh" else 2):
+            shift = {"relu": 0.2, "tanh": -0.1}[cell.activation] + 0.001 * seed
+            rows.append(run(cell, seed, test_accuracy=0.5 + shift * (cell.order == AFTER)))
+    rows[0] |= {"status": "failed"}
+    rows[-1] |= {"status": "diverged"}
+    return grid, fill(Store(tmp_path / "store"), rows)
+
+
+def test_first_results_have_intervals_and_enough_pairs_and_no_verdict(half):
+    [line] = so_far(*half, 5)
+    assert line.startswith("tanh: −")
+    assert line.endswith("], n = 5")
+    assert not any(verdict in line for verdict in VERDICTS)
+    assert so_far(*half, 0) == []
+
+
+def test_there_is_nothing_to_tell_of_a_store_without_pairs(tmp_path, half):
+    assert so_far(half[0], Store(tmp_path / "nothing"), 5) == []
+
+
+def test_the_largest_differences_come_first(tmp_path):
+    grid = read_grid(tmp_path, ("relu", "tanh", "elu"), seeds=3)
+    shift = {"relu": 0.01, "tanh": -0.2, "elu": 0.1}
+    rows = [
+        run(cell, s, test_accuracy=0.5 + (shift[cell.activation] + 0.001 * s) * (cell.order == AFTER))
+        for cell in grid.cells()
+        for s in range(3)
+    ]
+    lines = so_far(grid, fill(Store(tmp_path / "store"), rows), 2)
+    assert [line.partition(":")[0] for line in lines] == ["tanh", "elu"]
+
+
+def test_the_rate_is_of_what_ended_while_it_was_watched(half):
+    times = iter([0.0, 0.0, 4.0])
+    progress = Progress(lambda: next(times))
+    found = overview(*half)
+    assert progress.words(found) == "runs 14/24, diverged 1, failed 1"
+    later = found._replace(total={**found.total, "done": found.total["done"] + 2, "missing": 8})
+    assert progress.words(later) == "runs 16/24, diverged 1, failed 1, 0.5 runs/s, 0:16 left"
+
+
+def test_the_picture_has_progress_by_what_varies_reasons_and_first_results(half):
+    grid, store = half
+    console = Console(width=100, file=io.StringIO())
+    console.print(picture(grid, store, overview(grid, store), Progress()))
+    text = console.file.getvalue()
+    assert re.search(r"activation relu +━{24} +4/12 +1 failed", text)
+    assert re.search(r"activation tanh +━{24} +10/12 +1 diverged", text)
+    assert "1 failed: no reason recorded" in text
+    assert "so far, after − before, 95 % intervals each on its own; verdicts come at the end:\n  tanh: −" in text
+
+
+def test_without_a_terminal_it_is_a_line_where_something_changed(half, told, tmp_path, monkeypatch):
+    grid, store = half
+    looked = []
+
+    def sleep(seconds):
+        looked.append(seconds)
+        if len(looked) == 2:
+            fill(store, [run(cell, s) for cell in grid.cells() for s in range(6)], trial=lambda _: "rest")
+
+    monkeypatch.setattr("normorder_follow.time.sleep", sleep)
+    code, out, errors = told("status", store.path, tmp_path / "simulated.toml", "--follow", "--every", "0.2")
+    assert (code, errors) == (0, "")
+    first, last = out.splitlines()
+    assert first == "runs 14/24, diverged 1, failed 1"
+    assert last.startswith("runs 24/24, diverged 1, failed 0")
+    assert looked == [0.2, 0.2]
