@@ -9,7 +9,7 @@ import harness
 from grids import GridError, Resources, WrongUse, near
 from harness import datasets
 from harness.apart import apart, private_folder
-from normorder_words import Asked, Json, existing, print_json, print_table, read_grid
+from normorder_words import Asked, Json, choices, existing, print_json, print_table, read_grid
 from results import Store
 from results.protocol import expected
 
@@ -108,6 +108,17 @@ def check_architecture(
         print(f"{name}: {broken} of {len(found)} checks {verb}, so its arms cannot be compared")
     if broken:
         raise typer.Exit(FAILED)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of grid files, for editors. grids/grid.schema.json has it for what is shipped.
+
+    Example: normorder schema
+    """
+    from grids.schema import json_schema
+
+    print_json(json_schema(choices()))
 
 
 @app.command("replay")
