@@ -1,5 +1,6 @@
 """The README and the pages of the rooms say what is there."""
 
+import ast
 import os
 import re
 import shutil
@@ -8,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from simulated import fill, run
 
+import example
 import harness
-from grids import Cell, Grid
-from results import METRICS, SCHEMAS
+import normorder
+from grids import Cell, Grid, Run
+from results import METRICS, SCHEMAS, Store, table
 from results.protocol import expected
 
 ROOT = Path(__file__).parents[1]
@@ -136,3 +141,76 @@ def test_the_architecture_of_the_readme_passes_the_tests_that_it_is_said_to_pass
 
 def test_the_slurm_job_is_bash():
     subprocess.run(["bash", "-n", ROOT / "harness" / "slurm.sh"], check=True)
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The code of a section of the README."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.S)
+
+
+@pytest.fixture
+def with_default(tmp_path, monkeypatch):
+    """A folder with a store of the default study, of a few simulated runs."""
+    grid = Grid.read(ROOT / "grids" / "default.toml", {**harness.choices(), "metric": METRICS})
+    cells = [cell for cell in grid.cells() if cell.depth == 2]
+    fill(Store(tmp_path / "results" / "data" / "default"), [run(cell, seed) for cell in cells for seed in range(2)])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_the_readme_says_of_python_and_sql_runs(with_default, capsys):
+    python = blocks("In Python and SQL", "python")
+    assert len(python) == 3
+    names: dict = {}
+    for text in python:
+        *rest, last = ast.parse(text).body
+        exec(compile(ast.Module(rest, []), "README", "exec"), names)
+        if isinstance(last, ast.Expr):
+            names["answer"] = eval(compile(ast.Expression(last.value), "README", "eval"), names)
+        else:
+            exec(compile(ast.Module([last], []), "README", "exec"), names)
+            assert len(names["runs"]) == 36
+    assert "weight-bn-act" in capsys.readouterr().out  # what DuckDB shows
+    assert sorted(names["answer"]["order"].unique()) == ["weight-act", "weight-act-bn", "weight-bn-act"]
+    assert names["answer"]["test_accuracy"].to_list() == [0.5] * 18
+
+
+def test_the_example_answers_its_question(with_default, capsys):
+    grid = Grid.read(ROOT / "grids" / "default.toml", {**harness.choices(), "metric": METRICS})
+    rows = [run(cell, seed) for cell in grid.cells() if cell.depth == 2 for seed in range(2)]
+
+    def curves(name, rows):
+        columns = {column: [] for column in SCHEMAS["curves"].names}
+        for row in rows:
+            speed = 2 if row["cell"].order == "weight-bn-act" else 1
+            for epoch in range(21):
+                values = {
+                    "run_id": Run(row["cell"], row["seed"]).run_id, "trial": name, "epoch": epoch, "split": "val",
+                    "accuracy": min(1.0, speed * epoch / 20),
+                }  # fmt: skip
+                for column in columns:
+                    columns[column].append(values.get(column))
+        return table("curves", columns)
+
+    fill(Store("curved"), rows, curves=curves)
+    example.main(str(ROOT / "grids" / "default.toml"), "curved")
+    first, second, _ = capsys.readouterr().out.split("\n\n", 2)
+    assert first.startswith("epochs until weight-act-bn is as good as weight-bn-act at the end")
+    assert {line.split()[-1] for line in first.splitlines()[2:]} == {"20"}
+    assert {line.split()[-1] for line in second.strip().splitlines()[2:]} == {"10"}
+
+
+def test_the_commands_of_the_readme_are_commands():
+    shown = set(re.findall(r"normorder ([a-z]+(?:-[a-z]+)*)", README)) - {"report"}
+    known = {each.name or each.callback.__name__ for each in typer.main.get_group(normorder.app).commands.values()}
+    assert {word for word in shown if word not in known} <= {"plan", "answers"}
+
+
+def test_the_sweeps_of_the_readme_can_be_planned(told, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in "\n".join(blocks("Commands", "sh")).splitlines():
+        words = line.replace(".venv/bin/normorder sweep ", "").split()
+        code, out, errors = told("plan", *words, "--rehearse", "0", "--store", "no/such/store")
+        assert (code, errors) == (0, ""), line
+        assert "cells" in out
