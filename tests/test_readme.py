@@ -16,6 +16,7 @@ import example
 import harness
 import normorder
 from grids import Cell, Grid, Run
+from reports.words import VERDICTS
 from results import METRICS, SCHEMAS, Store, table
 from results.protocol import expected
 
@@ -214,3 +215,10 @@ def test_the_sweeps_of_the_readme_can_be_planned(told, monkeypatch):
         code, out, errors = told("plan", *words, "--rehearse", "0", "--store", "no/such/store")
         assert (code, errors) == (0, ""), line
         assert "cells" in out
+
+
+def test_the_page_on_statistics_has_every_verdict():
+    page = (ROOT / "reports" / "STATISTICS.md").read_text()
+    assert re.findall(r"^\| (\w+) \| ", page.partition("## Verdicts")[2].partition("## ")[0], re.M)[1:] == list(
+        VERDICTS
+    )
