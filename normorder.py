@@ -27,12 +27,24 @@ from rich.console import Console
 
 import normorder_everyday
 from grids import Grid, Resources, WrongUse, setting
-from harness import datasets, placement
+from harness import datasets, placement, plugins
 from harness.apart import Lost, apart, ignore_signals, interruptible, private_folder
+from harness.initialisation import parse
 from harness.plan import PlanError, group
 from harness.study import Study, later_runs, look, tell
 from harness.tuning import choose_how, to_measure
-from normorder_words import Asked, Json, asked, choices, existing, open_grid, print_json, print_table, read_grid
+from normorder_words import (
+    Asked,
+    Json,
+    Plugins,
+    asked,
+    choices,
+    existing,
+    open_grid,
+    print_json,
+    print_table,
+    read_grid,
+)
 from results import SCHEMAS, Store, StoreError
 from results.files import retrying
 from results.merging import merge
@@ -106,11 +118,22 @@ def open_study(
     if sweeping:
         tidy(where)
     data = {name: datasets.load(name) for name in dict.fromkeys(cell.dataset for cell in grid.cells())}
+    check_plugins(grid)
     with naming(what.path):
         study = look(grid, where, data, fresh=fresh, retry=retry, wanted=decides(grid), part=part)
     if sweeping and study.plan.missing:
         where.check_writable()
     return study
+
+
+def check_plugins(grid: Grid) -> None:
+    """Refuse a plug-in whose arms could not be compared."""
+    architectures = {cell.architecture for cell in grid.cells()} & set(plugins.names("architectures"))
+    activations = {parse(cell.activation)[0] for cell in grid.cells()} & set(plugins.names("activations"))
+    if architectures or activations:
+        from harness.conformance import refuse  # torch costs seconds
+
+        refuse(sorted(architectures), sorted(activations))
 
 
 def decides(grid: Grid) -> Wanted | None:
@@ -144,6 +167,7 @@ def naming(path: Path):
 @app.command("plan")
 def plan_command(
     words: Words = None,
+    plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     address: Annotated[
@@ -243,6 +267,7 @@ def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
 @app.command()
 def sweep(
     words: Words = None,
+    plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; without it, one is started here")] = None,
@@ -330,6 +355,7 @@ def finish(study: Study, failed: int) -> NoReturn:
 @app.command()
 def report(
     words: Words = None,
+    plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     claims: Annotated[
@@ -355,6 +381,7 @@ def export_command(
         typer.Option("--format", help="csv and parquet have every column, latex and markdown those to be read"),
     ],
     words: Words = None,
+    plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
     out: Annotated[
@@ -393,6 +420,7 @@ def validate_command(
             metavar="[GRID] [FIELD=VALUE ...]",
         ),
     ] = None,
+    plugin: Plugins = None,
     seeds: SeedCount = None,
     repair: Annotated[bool, typer.Option("--repair", help="first move unreadable files into STORE/set-aside")] = False,
 ) -> None:
@@ -434,6 +462,7 @@ def status_command(
     store: StoreFolder,
     grid_path: Annotated[str, typer.Argument(help="grid file", metavar="GRID")],
     changes: Changes = None,
+    plugin: Plugins = None,
     seeds: SeedCount = None,
     as_json: Json = False,
     follow: Annotated[

@@ -9,7 +9,7 @@ import harness
 from grids import GridError, Resources, WrongUse, near
 from harness import datasets
 from harness.apart import apart, private_folder
-from normorder_words import Asked, Json, choices, existing, print_json, print_table, read_grid
+from normorder_words import Asked, Json, Plugins, choices, existing, print_json, print_table, read_grid
 from results import Store
 from results.protocol import expected
 
@@ -20,6 +20,7 @@ FAILED = 1
 @app.command("list")
 def list_command(
     kind: Annotated[Literal["architectures", "activations", "orders", "datasets", "grids"], typer.Argument()],
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """List what a grid may name, or the grids that there are.
@@ -84,7 +85,9 @@ def new_grid(name: Annotated[str, typer.Argument(help="of its file in the folder
 
 @app.command("check-architecture")
 def check_architecture(
-    name: Annotated[str, typer.Argument(help="a file in harness/architectures")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="a file in harness/architectures, or a plug-in")],
+    plugin: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """Check that an architecture keeps what comparisons need: its orders, its draws, its shapes, that it learns.
 
@@ -124,6 +127,7 @@ def schema_command() -> None:
 @app.command("replay")
 def replay_command(
     run_id: Annotated[str, typer.Argument(help="of a finished run, or its first digits", metavar="RUN_ID")],
+    plugin: Plugins = None,
     store: Annotated[
         str | None, typer.Option("--store", help="where it is (default: the stores in results/data)", metavar="STORE")
     ] = None,

@@ -13,10 +13,30 @@ from rich.table import Table
 
 import harness
 from grids import Grid, WrongUse
+from harness import plugins
+from harness.initialisation import ACTIVATIONS
 from results import METRICS, Store
 
 DEFAULT_GRID = Path("grids/default.toml")
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+
+
+def use_plugins(paths: list[Path] | None) -> None:
+    """Make files known as plug-ins, before anything reads a grid."""
+    if paths:
+        ours = {folder: harness.names(folder) for folder in ("architectures", "datasets")}
+        plugins.add(paths, {**ours, "activations": tuple(ACTIVATIONS)})
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        callback=use_plugins,
+        is_eager=True,
+        help="file of an architecture, an activation or a data set of your own; may be repeated",
+    ),
+]
 
 
 class Asked(NamedTuple):

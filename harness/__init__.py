@@ -1,19 +1,20 @@
 """How a trial runs. This file names what the folders hold, without importing torch, which costs seconds."""
 
-import ast
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.initialisation import ACTIVATIONS
+from harness import plugins
+from harness.initialisation import ACTIVATIONS, default_parameter
 
 HERE = Path(__file__).parent
 NORMS = ("bn", "ln", "gn", "in", "rms")
 
 
 def names(folder: str) -> tuple[str, ...]:
-    """The plug-ins in a folder of this room: a file each, its name is their name."""
-    return tuple(sorted(path.stem for path in (HERE / folder).glob("*.py") if not path.stem.startswith("_")))
+    """The plug-ins in a folder of this room, a file each, whose name is theirs; and those from elsewhere."""
+    ours = (path.stem for path in (HERE / folder).glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted({*ours, *plugins.names(folder)}))
 
 
 def choices() -> dict[str, Any]:
@@ -21,7 +22,7 @@ def choices() -> dict[str, Any]:
     return {
         "dataset": names("datasets"),
         "architecture": names("architectures"),
-        "activation": {name: activation.default for name, activation in ACTIVATIONS.items()},
+        "activation": {name: default_parameter(name) for name in (*ACTIVATIONS, *plugins.names("activations"))},
         "norm": NORMS,
     }
 
@@ -29,11 +30,8 @@ def choices() -> dict[str, Any]:
 @cache
 def _states(folder: str, name: str, fact: str) -> Any:
     """The literal that a plug-in's file assigns to `fact`, read without running the file; None if it does not."""
-    tree = ast.parse((HERE / folder / f"{name}.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
-            return ast.literal_eval(node.value)
-    return None
+    text = plugins.source(folder, name)
+    return plugins.states((HERE / folder / f"{name}.py").read_text(encoding="utf-8") if text is None else text, fact)
 
 
 def convolves(architecture: str) -> bool:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from itertools import permutations
 
-from harness import HERE, NORMS, names
-from harness.initialisation import ACTIVATIONS
+from harness import HERE, NORMS, names, plugins
+from harness.initialisation import ACTIVATIONS, default_parameter, gain
 
 Row = dict[str, object]
 
@@ -21,9 +21,11 @@ def datasets() -> list[Row]:
 
 def activations() -> list[Row]:
     """parameter: the default of what may follow the name and a colon; gain: of the weights before it, with its source."""
+    sources = {name: each.source for name, each in ACTIVATIONS.items()}
+    sources |= dict.fromkeys(plugins.names("activations"), "a plug-in")
     return [
-        {"name": name, "parameter": each.default, "gain": round(each.gain(each.default), 4), "source": each.source}
-        for name, each in ACTIVATIONS.items()
+        {"name": name, "parameter": default_parameter(name), "gain": round(gain(name), 4), "source": source}
+        for name, source in sources.items()
     ]
 
 
@@ -49,7 +51,8 @@ def _about(order: tuple[str, ...]) -> str:
 def _first_sentence(folder: str, name: str) -> str:
     """Of the docstring of a plug-in's file."""
     try:
-        text = ast.get_docstring(ast.parse((HERE / folder / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        source = plugins.source(folder, name) or (HERE / folder / f"{name}.py").read_text(encoding="utf-8")
+        text = ast.get_docstring(ast.parse(source)) or ""
     except (SyntaxError, UnicodeDecodeError) as error:
         return f"cannot be read: {error}"
     return re.split(r"(?<!al)\. ", " ".join(text.split()))[0].rstrip(".")  # 'et al. 2016' ends none

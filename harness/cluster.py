@@ -33,7 +33,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grids import Resources, WrongUse
-from harness import HERE
+from harness import HERE, plugins
 from harness.apart import Lost
 from harness.placement import Node, slots, unmet
 from harness.provenance import versions
@@ -104,7 +104,14 @@ def _here(scratch: Path | None) -> dict[str, object]:
 
 def _elsewhere() -> dict[str, object]:
     modules = [str(HERE.parent / room) for room in ROOMS]
-    return {"runtime_env": {"py_modules": modules, "excludes": ["data/", "published/", "build/", "__pycache__/"]}}
+    sent = {plugins.VARIABLE: os.environ[plugins.VARIABLE]} if plugins.VARIABLE in os.environ else {}
+    return {
+        "runtime_env": {
+            "env_vars": sent,
+            "py_modules": modules,
+            "excludes": ["data/", "published/", "build/", "__pycache__/"],
+        }
+    }
 
 
 def _use_token_where_wanted(address: str) -> None:

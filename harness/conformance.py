@@ -4,7 +4,7 @@ Each check is a function of the architecture's name, whose first line says what 
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from itertools import combinations
 from typing import NamedTuple
@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 import harness
-from grids import Cell
+from grids import Cell, WrongUse
 from harness.architectures import build
 from harness.datasets import load
-from harness.layers import Block, Weight
+from harness.initialisation import default_parameter
+from harness.layers import Block, Weight, activation
 from harness.normalizations import Normalization
+from harness.plugins import PluginError, module
 from harness.stacking import solo, stack
 from harness.training import train
 
@@ -42,17 +44,33 @@ def check(name: str) -> Iterator[Checked]:
     """Every check of an architecture, one after the other, on one thread."""
     torch.set_num_threads(1)
     for each in CHECKS:
-        what = each.__doc__.splitlines()[0].rstrip(".")
-        try:
-            each(name)
-        except Broken as broken:
-            yield Checked(what, str(broken))
-        except Exception as error:  # whatever its file does
-            yield Checked(
-                what, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
-            )
-        else:
-            yield Checked(what, "")
+        yield Checked(_what(each), _problem(each, name))
+
+
+def _what(check: Callable[[str], None]) -> str:
+    return check.__doc__.splitlines()[0].rstrip(".")
+
+
+def refuse(architectures: Iterable[str], activations: Iterable[str]) -> None:
+    """PluginError where one of these plug-ins breaks what takes no training to see."""
+    for name in architectures:
+        for each in QUICK:
+            if problem := _problem(each, name):
+                raise PluginError(f"plug-in {name}: {problem}; of every architecture must hold: {_what(each)}")
+    for name in activations:
+        if problem := _problem(acts_alone, name):
+            raise PluginError(f"plug-in {name}: {problem}")
+
+
+def _problem(check: Callable[[str], None], name: str) -> str:
+    """How a check fails; empty where it holds."""
+    try:
+        check(name)
+    except (Broken, WrongUse) as broken:
+        return str(broken)
+    except Exception as error:  # whatever its file does
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    return ""
 
 
 def _cell(name: str, order: str = "weight-bn-act", **fields) -> Cell:
@@ -80,10 +98,10 @@ def _examples(cell: Cell, seeds: int = len(SEEDS), dtype=torch.float32) -> torch
 
 def says_what_it_is(name: str) -> None:
     """Its file has `build` and says whether it convolves."""
-    module = import_module(f"harness.architectures.{name}")
-    if not callable(getattr(module, "build", None)):
+    file = module("architectures", name) or import_module(f"harness.architectures.{name}")
+    if not callable(getattr(file, "build", None)):
         raise Broken("it has no function build(cell, shape, classes)")
-    if not isinstance(stated := getattr(module, "CONVOLUTIONS", None), bool):
+    if not isinstance(stated := getattr(file, "CONVOLUTIONS", None), bool):
         raise Broken("it states no CONVOLUTIONS = True or False: whether a weight layer has a kernel")
     has = any(isinstance(layer, Weight) and layer.kernel for layer in _model(_cell(name)).modules())
     if stated != has:
@@ -229,3 +247,22 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     trains_every_weight,
     learns,
 )
+QUICK = tuple(each for each in CHECKS if each not in (computes_a_seed_alone, learns))
+
+
+def acts_alone(name: str) -> None:
+    """An activation acts on each number alone, has no weights, and draws nothing."""
+    states = _global_states()
+    layer = activation(name, default_parameter(name))
+    x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    y = layer(x)
+    if not isinstance(y, torch.Tensor) or y.shape != x.shape:
+        raise Broken(
+            f"gives {tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__} for {tuple(x.shape)}"
+        )
+    if any(True for _ in layer.parameters()):
+        raise Broken("has weights, which only activations in harness/layers.py can have: a seed must draw them")
+    if not torch.equal(layer(x.flatten().flip(0)), y.flatten().flip(0)):
+        raise Broken("does not act on each number alone, or not always in the same way")
+    if states != _global_states():
+        raise Broken("draws from global randomness")

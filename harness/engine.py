@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from grids import Cell, identity
 from harness.datasets import Data, data_home
-from harness.initialisation import parse
+from harness.initialisation import ACTIVATIONS, parse
 from harness.seen import seen
 
 # MKL gives a product the same bits wherever in memory its matrices begin; else a seed's bits would depend on its place
@@ -93,7 +93,8 @@ def bits_need_one_seed(cell: Cell, stackable: bool, batches: tuple[int, ...]) ->
         return True
     if cell.width == 1 or 1 in batches:  # products with a vector are computed another way
         return True
-    return parse(cell.activation)[0] in UNEVEN and any(cell.width * size % LANES for size in batches)
+    name, _ = parse(cell.activation)
+    return (name in UNEVEN or name not in ACTIVATIONS) and any(cell.width * size % LANES for size in batches)
 
 
 def shape(cell: Cell, data: Data) -> tuple:

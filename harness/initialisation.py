@@ -9,6 +9,8 @@ from collections.abc import Callable
 from math import erf, exp, sqrt
 from typing import NamedTuple
 
+from harness import plugins
+
 
 def _elu(alpha: float) -> float:
     """1 / sqrt(E elu(z)²) = 1 / sqrt(1/2 + alpha² (e² Φ(-2) - 2 sqrt(e) Φ(-1) + 1/2)), z standard normal."""
@@ -42,13 +44,22 @@ ACTIVATIONS = {
 }
 
 
+def default_parameter(name: str) -> float | None:
+    """Of an activation, None where it has no parameter."""
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name].default
+    return plugins.states(plugins.source("activations", name), "PARAMETER")
+
+
 def parse(activation: str) -> tuple[str, float | None]:
     """Name and parameter: 'leaky_relu:0.333' -> ('leaky_relu', 0.333), 'relu' -> ('relu', None)."""
     name, _, text = activation.partition(":")
-    return name, float(text) if text else ACTIVATIONS[name].default
+    return name, float(text) if text else default_parameter(name)
 
 
 def gain(activation: str) -> float:
     """Standard deviation of the weights before `activation`, in units of 1 / sqrt(fan_in)."""
     name, parameter = parse(activation)
-    return ACTIVATIONS[name].gain(parameter)
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name].gain(parameter)
+    return float(plugins.states(plugins.source("activations", name), "GAIN"))

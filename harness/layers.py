@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from grids import NONE, Cell
-from harness import NORMS
+from harness import NORMS, plugins
 from harness.drawing import initial
 from harness.initialisation import gain, parse
 from harness.layout import Layer, channels_last, copied, fold, unfold
@@ -248,6 +248,12 @@ MAKE_ACTIVATION = {
 }
 
 
+def activation(name: str, parameter: float | None) -> nn.Module:
+    """The module of an activation, ours or a plug-in's."""
+    make = MAKE_ACTIVATION.get(name) or plugins.module("activations", name).activation
+    return make(parameter)
+
+
 class Block(nn.Sequential):
     """The layers of one order, each under its name in the order."""
 
@@ -300,7 +306,7 @@ def block(
                 )
                 c = wide
             case "act":
-                layers[layer] = MAKE_ACTIVATION[name](parameter)
+                layers[layer] = activation(name, parameter)
                 c //= maps(cell)
             case "drop":
                 layers[layer] = Dropout(cell.dropout)
@@ -322,7 +328,7 @@ def named_layers(cell: Cell, field: str, channels: int, space: int) -> nn.Sequen
     name, parameter = parse(cell.activation)
     layers = OrderedDict()
     for each in names:
-        layers[each] = MAKE_ACTIVATION[name](parameter) if each == "act" else normalization(cell, each, channels, space)
+        layers[each] = activation(name, parameter) if each == "act" else normalization(cell, each, channels, space)
     return nn.Sequential(layers)
 
 

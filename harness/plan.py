@@ -9,7 +9,7 @@ from math import prod
 from types import MappingProxyType
 
 from grids import Cell, Grid, Run, WrongUse, identity, selects
-from harness import HERE, convolves, products, stackable, units
+from harness import HERE, convolves, plugins, products, stackable, units
 from harness.datasets import Data
 from harness.engine import EAGER, UNMEASURED, How, batch_sizes, bits_need_one_seed, graph
 from harness.initialisation import parse
@@ -90,7 +90,7 @@ def make_plan(
             raise PlanError(problem)
 
     def version(cell: Cell) -> tuple[str, str]:
-        return code_version(cell.architecture), data[cell.dataset].checksum
+        return code_version(cell.architecture, cell.activation), data[cell.dataset].checksum
 
     def lacks(cell: Cell, run_id: str) -> bool:
         if not selects(part, cell):
@@ -138,11 +138,13 @@ def _changed(cell: Cell, made: Made, checksum: str) -> str:
 
 
 @cache
-def code_version(architecture: str) -> str:
-    """Hash of the files that decide a run's numbers: its architecture's and those that train it."""
-    digest = hashlib.sha256()
-    for name in (f"architectures/{architecture}.py", "architectures/__init__.py", *TRAINED_BY):
+def code_version(architecture: str, activation: str = "") -> str:
+    """Hash of the files that decide a run's numbers: its architecture's, those that train it, and a plug-in's."""
+    digest = hashlib.sha256((plugins.source("architectures", architecture) or "").encode())
+    ours = [f"architectures/{architecture}.py"] if architecture not in plugins.names("architectures") else []
+    for name in (*ours, "architectures/__init__.py", *TRAINED_BY):
         digest.update((HERE / name).read_bytes())
+    digest.update((plugins.source("activations", parse(activation)[0] if activation else "") or "").encode())
     return digest.hexdigest()[:16]
 
 

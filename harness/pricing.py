@@ -113,7 +113,7 @@ class Timings:
         data = self.data[trial.cell.dataset]
         key = [*map(str, self._key(trial)), len(trial.seeds), data.checksum]
         key += [trial.cell.order, trial.cell.optimiser, trial.cell.init]
-        by = [code_version(trial.cell.architecture), torch.__version__, processor(), self.slots]
+        by = [code_version(trial.cell.architecture, trial.cell.activation), torch.__version__, processor(), self.slots]
         return identity({"key": key, "by": by})
 
 

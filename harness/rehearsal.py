@@ -77,7 +77,7 @@ def _trained(what: tuple[Trial, Data]) -> dict:
 
 def _name(pairs: Sequence[tuple[Cell, Cell]], data: Mapping[str, Data]) -> str:
     """A store for each version of what trains, and of the data."""
-    architectures = sorted({cell.architecture for pair in pairs for cell in pair})
+    made_of = sorted({(cell.architecture, cell.activation) for pair in pairs for cell in pair})
     return identity(
-        {"code": [code_version(each) for each in architectures], "data": sorted(d.checksum for d in data.values())}
+        {"code": [code_version(*each) for each in made_of], "data": sorted(d.checksum for d in data.values())}
     )

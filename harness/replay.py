@@ -82,7 +82,7 @@ def replay(rows: pa.Table, load: Callable[[str], Data], device: str = "cpu") -> 
         f"{what}: {stored[name] or 'unknown'} then, {here} now"
         for name, what, here in (
             ("engine", "the engine", now["engine"]),
-            ("code", "the version of the code", code_version(cell.architecture)),
+            ("code", "the version of the code", code_version(cell.architecture, cell.activation)),
             ("data", "the data set", data.checksum),
         )
         if stored[name] != here

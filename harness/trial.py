@@ -109,7 +109,9 @@ def run_trial(trial: Trial, data: Data, provenance: Mapping[str, str], device: s
         tables = failed_tables(trial, data, provenance, traceback.format_exc(), started_at, device)
         return Outcome(tables, not_compiled, is_out_of_memory(error))
     if trial.mode == COMPILED:
-        compiled = marker(trial.cell, data, len(trial.seeds), code_version(trial.cell.architecture))
+        compiled = marker(
+            trial.cell, data, len(trial.seeds), code_version(trial.cell.architecture, trial.cell.activation)
+        )
         with contextlib.suppress(OSError):  # a full disk costs a later sweep the knowledge, not this one its runs
             compiled.parent.mkdir(parents=True, exist_ok=True)
             compiled.touch()
@@ -159,7 +161,7 @@ def failed_tables(
 
 def _common(trial: Trial, data: Data, provenance: Mapping[str, str], device: str, started_at: datetime) -> dict:
     cell = trial.cell
-    code = code_version(cell.architecture)
+    code = code_version(cell.architecture, cell.activation)
     engine = describe(
         torch.device(device).type,
         torch.backends.cpu.get_cpu_capability(),

@@ -90,7 +90,7 @@ def choose_how(
             size = sizes[cell]
             steps[key] += seeds * cell.epochs * (len(seen(examples, cell).x_train) // cell.batch)
             trials[key] += -(-seeds // size)
-            if not marker(cell, examples, size, code_version(cell.architecture)).exists():
+            if not marker(cell, examples, size, code_version(cell.architecture, cell.activation)).exists():
                 uncached[key].add(graph(cell, examples, size))
 
     def mode_of(cell: Cell) -> str:

@@ -14,6 +14,7 @@ from math import ceil, sqrt
 from torch import nn
 
 from grids import Cell
+from harness import plugins
 from harness.layers import maps
 
 
@@ -21,7 +22,9 @@ def build(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
     """The network of `cell` for examples of `shape` (C, *space), its tensors still without seeds and values."""
     if cell.maxout_width == "matched" and maps(cell) > 1:
         cell = cell.model_copy(update={"width": max(1, round(cell.width / sqrt(maps(cell))))})
-    return importlib.import_module(f"harness.architectures.{cell.architecture}").build(cell, shape, classes)
+    module = plugins.module("architectures", cell.architecture)
+    module = module or importlib.import_module(f"harness.architectures.{cell.architecture}")
+    return module.build(cell, shape, classes)
 
 
 def dimensions(cell: Cell, shape: tuple[int, ...]) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from grids import WrongUse
-from harness import mirrors
+from harness import mirrors, plugins
 
 VALIDATION_SHARE = 0.1
 SPLIT_SEED = 20_150_211  # of the cut between training and validation examples, the same for every run
@@ -66,7 +66,8 @@ class Data:
 def load(name: str) -> Data:
     """The data set `name`, split and standardised. DataError where a file is missing or is not what it should be."""
     kind, *file = name.split(":", 1)
-    examples = importlib.import_module(f"harness.datasets.{kind}").load(*file)
+    module = plugins.module("datasets", kind) or importlib.import_module(f"harness.datasets.{kind}")
+    examples = module.load(*file)
     return prepare(name, examples._replace(flips=examples.flips or mirrors(kind)))
 
 

@@ -1,0 +1,125 @@
+"""Plug-ins from outside of the checkout: an architecture, an activation or a data set, a file each, named by the file.
+
+What goes to other processes, here and on a cluster, is the source text, in a variable of their environment; each process
+checks its SHA-256 before it runs it. A file with `build` is an architecture, one with `load` a data set, both as those of
+harness/architectures and harness/datasets. One with `activation(parameter)`, which gives a torch module that acts on each
+number alone, is an activation; it states `GAIN`, the standard deviation of the weights before it in units of 1/sqrt(fan_in),
+and, if it has one, `PARAMETER`, its default.
+"""
+
+import ast
+import base64
+import hashlib
+import json
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from grids import WrongUse
+
+VARIABLE = "NORMORDER_PLUGINS"
+DEFINES = {"build": "architectures", "load": "datasets", "activation": "activations"}
+MOST_BYTES = 100_000  # of the variable, since systems take no more in one
+
+
+class PluginError(WrongUse):
+    """A plug-in that cannot be used: its file, and why."""
+
+
+def add(paths: Iterable[Path], taken: dict[str, Iterable[str]]) -> None:
+    """Make plug-ins known to this process and to those that it starts. taken: by folder, names that are others' already."""
+    found = dict(_sources(os.environ.get(VARIABLE, "")))
+    for path in paths:
+        folder, name, text = _read(path)
+        if name in taken[folder] and (folder, name) not in found:
+            raise PluginError(f"{path}: there is a {_one(folder)} {name} already; name the file otherwise")
+        found[folder, name] = text
+    packed = [[*key, _sha256(text), text] for key, text in sorted(found.items())]
+    content = base64.b64encode(zlib.compress(json.dumps(packed).encode(), 9)).decode()
+    if len(content) > MOST_BYTES:
+        raise PluginError(f"plug-ins are too large: {len(content):,} bytes where {MOST_BYTES:,} can be sent")
+    os.environ[VARIABLE] = content
+
+
+def _read(path: Path) -> tuple[str, str, str]:
+    """Folder, name and source text of a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read: {error.strerror}") from None
+    except (SyntaxError, ValueError) as error:
+        raise PluginError(f"{path}: is no Python: {error}") from None
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
+        raise PluginError(f"{path}: its name must be that of a module: lower case letters, digits and '_'")
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} & DEFINES.keys()
+    if len(defined) != 1:
+        several = f"defines {' and '.join(sorted(defined))}" if defined else "defines none of them"
+        raise PluginError(
+            f"{path}: must define build (an architecture), load (a data set) or activation, one of them; it {several}"
+        )
+    folder = DEFINES[defined.pop()]
+    if folder == "activations" and not isinstance(states(text, "GAIN"), int | float):
+        raise PluginError(f"{path}: an activation states GAIN = a number, of the weights before it")
+    return folder, path.stem, text
+
+
+def _one(folder: str) -> str:
+    return {"architectures": "architecture", "datasets": "data set", "activations": "activation"}[folder]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _sources(content: str) -> dict[tuple[str, str], str]:
+    """By folder and name, the source texts in the variable. PluginError where one is not what was sent."""
+    if not content:
+        return {}
+    found = {}
+    for folder, name, sha256, text in json.loads(zlib.decompress(base64.b64decode(content))):
+        if _sha256(text) != sha256:
+            raise PluginError(f"the plug-in {name} is not the one that was sent: its SHA-256 is another")
+        found[folder, name] = text
+    return found
+
+
+def names(folder: str) -> tuple[str, ...]:
+    return tuple(name for where, name in _sources(os.environ.get(VARIABLE, "")) if where == folder)
+
+
+def source(folder: str, name: str) -> str | None:
+    """The text of a plug-in; None where there is no such."""
+    return _sources(os.environ.get(VARIABLE, "")).get((folder, name))
+
+
+def states(text: str, fact: str) -> Any:
+    """The literal that a file assigns to `fact`, read without running it; None if it does not."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
+            return ast.literal_eval(node.value)
+    return None
+
+
+def module(folder: str, name: str) -> ModuleType | None:
+    """What a plug-in defines, run once in a process; None where there is no such. PluginError where it cannot be run."""
+    text, full = source(folder, name), f"harness.{folder}.{name}"
+    if text is None:
+        return None
+    found = sys.modules.get(full)
+    if found is None or getattr(found, "__source__", None) != text:
+        found = ModuleType(full)
+        found.__source__ = text
+        try:
+            exec(compile(text, f"<plug-in {name}>", "exec"), found.__dict__)
+        except Exception as error:  # whatever it does
+            raise PluginError(f"plug-in {name}: cannot be imported: {type(error).__name__}: {error}") from None
+        sys.modules[full] = found
+    return found
