@@ -322,7 +322,9 @@ def sweep(
         print(f"{gone:,} runs are not in the store any more: somebody removed them; the same command trains them again")
     if counts["failed"]:
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
-    print("next:", shlex.join(["normorder", "report", *what.words, *(["--store", str(store)] if store else [])]))
+    given = [*([("--store", store)] if store else []), *(("--plugin", path) for path in plugin or ())]
+    options = [str(word) for pair in given for word in pair]
+    print("next:", shlex.join(["normorder", "report", *what.words, *options]))
     finish(last, failed=counts["failed"] + last.plan.failed + gone)
 
 

@@ -21,11 +21,12 @@ DEFAULT_GRID = Path("grids/default.toml")
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
-def use_plugins(paths: list[Path] | None) -> None:
-    """Make files known as plug-ins, before anything reads a grid."""
+def use_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Make files known as plug-ins, before anything reads a grid; gives them."""
     if paths:
         ours = {folder: harness.names(folder) for folder in ("architectures", "datasets")}
         plugins.add(paths, {**ours, "activations": tuple(ACTIVATIONS)})
+    return paths
 
 
 Plugins = Annotated[

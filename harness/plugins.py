@@ -38,7 +38,7 @@ def add(paths: Iterable[Path], taken: dict[str, Iterable[str]]) -> None:
     for path in paths:
         folder, name, text = _read(path)
         if name in taken[folder] and (folder, name) not in found:
-            raise PluginError(f"{path}: there is a {_one(folder)} {name} already; name the file otherwise")
+            raise PluginError(f"{path}: there is {_one(folder)} {name} already; name the file otherwise")
         found[folder, name] = text
     packed = [[*key, _sha256(text), text] for key, text in sorted(found.items())]
     content = base64.b64encode(zlib.compress(json.dumps(packed).encode(), 9)).decode()
@@ -71,7 +71,7 @@ def _read(path: Path) -> tuple[str, str, str]:
 
 
 def _one(folder: str) -> str:
-    return {"architectures": "architecture", "datasets": "data set", "activations": "activation"}[folder]
+    return {"architectures": "an architecture", "datasets": "a data set", "activations": "an activation"}[folder]
 
 
 def _sha256(text: str) -> str:
