@@ -1,5 +1,7 @@
 """Values on the command line in place of a grid's own, and parts of a grid."""
 
+from pathlib import Path
+
 import pytest
 from simulated import fill, run
 
@@ -7,7 +9,7 @@ import harness
 import normorder
 from grids import Grid, GridError
 from harness.study import look
-from normorder import Asked, asked
+from normorder_words import DEFAULT_GRID, Asked, asked
 from reports import audit
 from reports.outcomes import gather
 from results import METRICS, Store
@@ -129,9 +131,9 @@ def test_a_wrong_change_names_the_field_and_what_it_is(path, change, why):
 
 
 def test_words_are_a_grid_and_changes_in_any_sequence():
-    assert asked([], None) == Asked(normorder.DEFAULT_GRID)
-    assert asked(["depth=8", "a/b.toml", "seeds=40"], None) == Asked(normorder.Path("a/b.toml"), 40, ("depth=8",))
-    assert asked(["x=y.toml"], 3) == Asked(normorder.Path("x=y.toml"), 3)
+    assert asked([], None) == Asked(DEFAULT_GRID)
+    assert asked(["depth=8", "a/b.toml", "seeds=40"], None) == Asked(Path("a/b.toml"), 40, ("depth=8",))
+    assert asked(["x=y.toml"], 3) == Asked(Path("x=y.toml"), 3)
     assert asked(["depth=8"], 3).words == ["grids/default.toml", "depth=8", "--seeds", "3"]
 
 

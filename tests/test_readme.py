@@ -1,6 +1,7 @@
 """The README and the pages of the rooms say what is there."""
 
 import ast
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ import example
 import harness
 import normorder
 from grids import Cell, Grid, Run
+from harness import plugins
+from harness.initialisation import gain
 from reports.words import VERDICTS
 from results import METRICS, SCHEMAS, Store, table
 from results.protocol import expected
@@ -222,3 +225,16 @@ def test_the_page_on_statistics_has_every_verdict():
     assert re.findall(r"^\| (\w+) \| ", page.partition("## Verdicts")[2].partition("## ")[0], re.M)[1:] == list(
         VERDICTS
     )
+
+
+def test_the_plugin_of_the_readme_is_one(told, tmp_path, monkeypatch):
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    _, text = blocks("Add to it", "python")
+    (tmp_path / "squareplus.py").write_text(text)
+    (line,) = blocks("Add to it", "sh")
+    words = line.replace("squareplus.py", str(tmp_path / "squareplus.py")).split()[2:]
+    monkeypatch.chdir(ROOT)
+    code, out, errors = told("plan", *words, "--rehearse", "0", "--store", tmp_path / "store")
+    assert (code, errors) == (0, "")
+    assert "18 cells × 20 seeds" in out
+    assert gain("squareplus") == pytest.approx(1 / math.sqrt(1.5), abs=1e-4)  # E f(z)² = (2 + b) / 4
