@@ -477,6 +477,8 @@ def status_command(
     Example: normorder status results/data/default grids/default.toml
     """
     where, grid = existing(store), read_grid(asked([grid_path, *(changes or ())], seeds))
+    if follow and as_json:
+        raise WrongUse("--json tells how it is now, and --follow shows it while it goes on: one of them")
     if follow:
         import normorder_follow  # pandas and scipy cost seconds
 

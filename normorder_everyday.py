@@ -10,7 +10,7 @@ from grids import GridError, Resources, WrongUse, near
 from harness import datasets
 from harness.apart import apart, private_folder
 from normorder_words import Asked, Json, Plugins, choices, existing, print_json, print_table, read_grid
-from results import Store
+from results import Store, StoreError
 from results.protocol import expected
 
 app = typer.Typer()
@@ -143,15 +143,17 @@ def replay_command(
     stores = [existing(store)] if store else [Store(path) for path in sorted(folder.glob("*")) if path.is_dir()]
     if not stores:
         raise WrongUse(f"{folder}: there is no store; name one with --store")
-    rows = errors = None
+    there, errors = [], []
     for where in stores:
         try:
-            rows = find(where, run_id)
-            break
-        except ReplayError as error:
-            errors = errors or error
-    if rows is None:
-        raise errors
+            there.append(find(where, run_id))
+        except (ReplayError, StoreError) as error:
+            errors.append(str(error))
+    if not there:
+        raise WrongUse("; ".join(errors))
+    rows = there[0]
+    if len({each["run_id"][0].as_py() for each in there}) > 1:
+        raise WrongUse(f"{run_id} is the beginning of several runs in different stores; name one with --store")
     found = replay(rows, datasets.load)
     if as_json:
         print_json(found._asdict())

@@ -40,10 +40,15 @@ class Progress:
 def follow(grid: Grid, store: Store, look: Callable[[], Overview], every_s: float) -> None:
     """Show it until every planned run has ended: as a picture on a terminal, else as a line where it has changed."""
     progress, console = Progress(), Console()
+
+    def seen() -> Overview:
+        store.check_there()  # one that is gone looks empty
+        return look()
+
     if not console.is_terminal:
         last = ""
         while True:
-            found = look()
+            found = seen()
             if (line := progress.words(found)) != last:
                 print(line, flush=True)
             last = line
@@ -52,7 +57,7 @@ def follow(grid: Grid, store: Store, look: Callable[[], Overview], every_s: floa
             time.sleep(every_s)
     with Live(console=console, auto_refresh=False, screen=False) as live:
         while True:
-            found = look()
+            found = seen()
             live.update(picture(grid, store, found, progress), refresh=True)
             if not found.total["missing"]:
                 return
@@ -67,7 +72,7 @@ def picture(grid: Grid, store: Store, found: Overview, progress: Progress) -> Gr
         full = round(BAR * ended / max(total, 1))
         bar = Text("━" * full, "green").append("━" * (BAR - full), "bright_black")
         lost = ", ".join(f"{counts[fate]:,} {fate}" for fate in ("diverged", "failed") if counts[fate])
-        table.add_row(f"{field} {setting(value)}", bar, f"{ended:,}/{total:,}", Text(lost, "red"))
+        table.add_row(Text(f"{field} {setting(value)}"), bar, f"{ended:,}/{total:,}", Text(lost, "red"))
     parts = [Text(f"{grid.name} in {store.path}", "bold"), Text(progress.words(found)), table]
     for (fate, reason), count in list(found.reasons.items())[:MOST_REASONS]:
         parts.append(Text(f"{count:,} {fate}: {reason}", "red"))

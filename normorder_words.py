@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import harness
 from grids import Grid, WrongUse
@@ -105,8 +106,8 @@ def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> None:
         numbers = all(isinstance(row[k], int | float) or row[k] is None for row in rows)
         table.add_column(head, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(_shown, row))
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+        table.add_row(*(Text(_shown(each)) for each in row))
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False).print(table)
 
 
 def _shown(value: object) -> str:

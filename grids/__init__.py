@@ -506,7 +506,13 @@ class _Reader:
         for key in TABLES:
             if not isinstance(document.get(key, {}), dict):
                 raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
-        self.change(document, {key: values for change in changes for key, values in [self.parsed(change)]})
+        parsed = [self.parsed(change) for change in changes]
+        for key, _ in parsed:
+            if [each for each, _ in parsed].count(key) > 1:
+                raise self.fail(
+                    " ".join(changes), f"{key} is given more than once; several values are joined, as in 2,4"
+                )
+        self.change(document, dict(parsed))
         fields = self.fields(document)
         exclude = self.exclude(document.get("exclude", []), fields)
         declared = self.seeds(document.get("seeds", {}), fields["nuisance"])
@@ -536,14 +542,16 @@ class _Reader:
 
     def selection(self, texts: Sequence[str], grid: "Grid") -> dict[str, tuple[Any, ...]]:
         """By field, the values of 'depth=8,16' that the grid has."""
-        found = {}
+        found: dict[str, tuple[Any, ...]] = {}
         for text in texts:
             key, values = self.parsed(text)
             known = {**grid.axes, **grid.nuisance, **{name: (value,) for name, value in grid.recipe.items()}}
             first = {name: several[0] for name, several in known.items()}
             if key not in known:
                 raise self.fail(f"{text}: the grid has no {key}", f"it has {', '.join(known)}")
-            found[key] = tuple(self.value(key, value, first, text) for value in values)
+            found[key] = (*found.get(key, ()), *(self.value(key, value, first, text) for value in values))
+            if key in grid.searched or (key == "epochs" and grid.seeds.halving):
+                raise self.fail(text, "cannot be selected, since its values are what is chosen among, or climb rungs")
             for value in found[key]:
                 if value not in known[key]:
                     raise self.fail(text, f"the grid has {key} {', '.join(map(setting, known[key]))}")
@@ -584,7 +592,9 @@ class _Reader:
             for key in ("tuning", "halving"):  # there is nothing to choose any more
                 document.get("seeds", {}).pop(key, None)
         if "epochs" in changes and isinstance(probed := document.get("probes", {}).get("epochs"), list):
-            document["probes"]["epochs"] = [epoch for epoch in probed if epoch <= max(changes["epochs"])]
+            last = max(changes["epochs"])
+            within = (min(each, last) if isinstance(each, int) else each for each in probed)
+            document["probes"]["epochs"] = list(dict.fromkeys(within))
         if "order" in changes and document.get("analysis"):
             document["analysis"] = _of_orders(document["analysis"], changes["order"])
 
@@ -845,27 +855,40 @@ def _still_excluded(rule: Any, changes: Mapping[str, list[Any]]) -> Any:
     left = dict(rule)
     for key in rule.keys() & changes.keys():
         values = rule[key] if isinstance(rule[key], list) else [rule[key]]
-        left[key] = [value for value in values if value in changes[key]]
+        left[key] = [value for value in values if _is_among(key, value, changes[key])]
         if not left[key]:
             return None
     return left
 
 
+def _is_among(field: str, value: Any, values: list[Any]) -> bool:
+    """Whether a value is one of others; of activations by name where a parameter is given, which may be the default."""
+    name = value.partition(":")[0] if field == "activation" and isinstance(value, str) else value
+    return value in values or name in values
+
+
 def _of_orders(analysis: dict[str, Any], orders: list[str]) -> dict[str, Any]:
-    """An analysis of these orders: arms and contrasts that are left; an order without an arm is one by its own name."""
+    """An analysis of these orders: arms and contrasts that are left. An order that has no arm is one by its own name, and
+    then all pairs of arms are contrasts.
+    """
     arms = analysis.get("arms")
-    if not isinstance(arms, dict) or not arms:
+    contrasts, primary = analysis.get("contrasts"), analysis.get("primary")
+    if not isinstance(arms or {}, dict) or not isinstance(contrasts or [], list):
         return analysis
-    left = {name: order for name, order in arms.items() if order in orders}
-    left |= {order: order for order in orders if order not in left.values()}
-    contrasts = [c for c in analysis.get("contrasts", ()) if isinstance(c, str) and left.keys() >= set(c.split(" - "))]
-    primary = analysis.get("primary")
-    changed = {**analysis, "arms": left, "contrasts": contrasts}
-    if isinstance(primary, dict) and primary.get("contrast") not in contrasts:
+    left = {name: order for name, order in (arms or {order: order for order in orders}).items() if order in orders}
+    new = [order for order in orders if order not in left.values()]
+    left |= {order: order for order in new}
+    changed = {**analysis, "arms": left}
+    if contrasts is not None:
+        kept = [each for each in contrasts if isinstance(each, str) and left.keys() >= set(each.split(" - "))]
+        pairs = [f"{b} - {a}" for a, b in itertools.combinations(left, 2) if f"{a} - {b}" not in kept]
+        changed["contrasts"] = [*kept, *(each for each in pairs if each not in kept)] if new or not kept else kept
+    if isinstance(primary, dict) and not left.keys() >= set(str(primary.get("contrast")).split(" - ")):
         del changed["primary"]
         names = list(left)
         if len(names) > 1:
-            changed["primary"] = {**primary, "contrast": contrasts[0] if contrasts else f"{names[1]} - {names[0]}"}
+            first = changed.get("contrasts") or [f"{names[1]} - {names[0]}"]
+            changed["primary"] = {**primary, "contrast": first[0]}
     return changed
 
 

@@ -38,13 +38,14 @@ def _table(description: str, properties: Mapping[str, JSON]) -> JSON:
 
 
 def _field(name: str, choices: Mapping[str, Any]) -> JSON:
-    """One value of a cell field. Names of files of one's own are not known here, so those of ours are examples."""
+    """One value of a cell field. Names of plug-ins are not known here, so those of ours are examples."""
     found = _plain(Cell.model_json_schema()["properties"][name])
     found.pop("default", None)
     if name in ("dataset", "architecture"):
         found["examples"] = list(choices[name])
     if name == "activation":
-        found["pattern"] = f"^({'|'.join(choices['activation'])})(:.+)?$"
+        found["pattern"] = "^[a-z][a-z0-9_]*(:.+)?$"
+        found["examples"] = list(choices["activation"])
     if name == "order":
         found["pattern"] = f"^({'|'.join(('weight', 'act', 'drop', *choices['norm']))})(-[a-z]+)*$"
     return found

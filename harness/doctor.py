@@ -42,7 +42,9 @@ def examine(stores: Path, starts: Callable[[], int]) -> Iterator[Finding]:
     yield from _stores(stores)
     yield _ray(starts)
     commit = provenance()["commit"]
-    yield Finding("code", "works", f"{HERE.parent}" + (f", commit {commit[:12]}" if commit else ", not a git checkout"))
+    changed = " with changes" if commit.endswith("+") else ""
+    told = f"commit {commit[:12]}{changed}" if commit else "not a git checkout"
+    yield Finding("code", "works", f"{HERE.parent}, {told}")
 
 
 def _python() -> Finding:
@@ -75,8 +77,12 @@ def _torch() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = (page * os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    try:
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        sizes = {name.rstrip(":"): 1024 * int(size) for name, size, *_ in lines}
+        free, total = sizes["MemAvailable"], sizes["MemTotal"]
+    except (OSError, KeyError, ValueError):
+        return Finding("memory", "note", "cannot be told on this system")
     return Finding("memory", "works" if free > LEAST_FREE else "note", f"{free / GB:.1f} GB free of {total / GB:.1f}")
 
 
@@ -119,6 +125,6 @@ def _ray(starts: Callable[[], int]) -> Finding:
     begun = time.monotonic()
     try:
         slots = starts()
-    except WrongUse as error:
+    except (WrongUse, ImportError, OSError) as error:
         return Finding("Ray", "fails", str(error))
     return Finding("Ray", "works", f"starts in {time.monotonic() - begun:.0f} s, with {slots} slots")

@@ -134,7 +134,8 @@ def _changed(cell: Cell, made: Made, checksum: str) -> str:
     """What differs from the version that made a run: its data set, its architecture's file or the code around it."""
     if made.data != checksum:
         return f"the data set {cell.dataset}"
-    return f"{cell.architecture}.py or the training code"
+    of_activation = f", {cell.activation}" if parse(cell.activation)[0] in plugins.names("activations") else ""
+    return f"{cell.architecture}.py{of_activation} or the training code"
 
 
 @cache

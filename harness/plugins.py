@@ -11,6 +11,7 @@ import ast
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -25,6 +26,11 @@ from grids import WrongUse
 
 VARIABLE = "NORMORDER_PLUGINS"
 DEFINES = {"build": "architectures", "load": "datasets", "activation": "activations"}
+FACTS = {
+    "architectures": ("CONVOLUTIONS", "CONSTANT_WIDTH", "UNITS", "PRODUCTS"),
+    "datasets": ("FLIPS",),
+    "activations": ("GAIN", "PARAMETER"),
+}
 MOST_BYTES = 100_000  # of the variable, since systems take no more in one
 
 
@@ -34,9 +40,11 @@ class PluginError(WrongUse):
 
 def add(paths: Iterable[Path], taken: dict[str, Iterable[str]]) -> None:
     """Make plug-ins known to this process and to those that it starts. taken: by folder, names that are others' already."""
-    found = dict(_sources(os.environ.get(VARIABLE, "")))
+    found, given = dict(_sources(os.environ.get(VARIABLE, ""))), {}
     for path in paths:
         folder, name, text = _read(path)
+        if given.setdefault((folder, name), text) != text:
+            raise PluginError(f"{path}: another plug-in has the name {name}, too; name one of the files otherwise")
         if name in taken[folder] and (folder, name) not in found:
             raise PluginError(f"{path}: there is {_one(folder)} {name} already; name the file otherwise")
         found[folder, name] = text
@@ -65,9 +73,21 @@ def _read(path: Path) -> tuple[str, str, str]:
             f"{path}: must define build (an architecture), load (a data set) or activation, one of them; it {several}"
         )
     folder = DEFINES[defined.pop()]
-    if folder == "activations" and not isinstance(states(text, "GAIN"), int | float):
-        raise PluginError(f"{path}: an activation states GAIN = a number, of the weights before it")
+    try:
+        facts = {fact: states(text, fact) for fact in FACTS[folder]}
+    except ValueError as error:
+        raise PluginError(f"{path}: {error}") from None
+    if folder == "activations":
+        gain, parameter = facts["GAIN"], facts["PARAMETER"]
+        if not _is_number(gain) or not 0 < gain < math.inf:
+            raise PluginError(f"{path}: an activation states GAIN = a number above 0, of the weights before it")
+        if parameter is not None and not _is_number(parameter):
+            raise PluginError(f"{path}: PARAMETER must be a number, or be left out where there is none")
     return folder, path.stem, text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _one(folder: str) -> str:
@@ -101,10 +121,15 @@ def source(folder: str, name: str) -> str | None:
 
 
 def states(text: str, fact: str) -> Any:
-    """The literal that a file assigns to `fact`, read without running it; None if it does not."""
+    """The literal that a file assigns to `fact`, read without running it; None if it does not. ValueError if it is none."""
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == [fact]:
-            return ast.literal_eval(node.value)
+            try:
+                return ast.literal_eval(node.value)
+            except ValueError:
+                raise ValueError(
+                    f"{fact} must be a plain value, as 1.5 or True: it is read without being run"
+                ) from None
     return None
 
 
@@ -115,11 +140,11 @@ def module(folder: str, name: str) -> ModuleType | None:
         return None
     found = sys.modules.get(full)
     if found is None or getattr(found, "__source__", None) != text:
-        found = ModuleType(full)
+        found = sys.modules[full] = ModuleType(full)  # before it runs, since dataclasses look there
         found.__source__ = text
         try:
             exec(compile(text, f"<plug-in {name}>", "exec"), found.__dict__)
         except Exception as error:  # whatever it does
+            del sys.modules[full]
             raise PluginError(f"plug-in {name}: cannot be imported: {type(error).__name__}: {error}") from None
-        sys.modules[full] = found
     return found

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grids import FIELDS, Cell, WrongUse
+from harness import choices
 from harness.datasets import Data
 from harness.engine import UNMEASURED, recall
 from harness.plan import Trial, code_version
@@ -46,6 +47,7 @@ def find(store: Store, run_id: str) -> pa.Table:
     if len(matching) != 1 or len(run_id) < FEWEST_DIGITS:
         near = ", ".join(_nearest(run_id, ids)) or "none: no run has finished"
         what = "is the beginning of several runs" if len(matching) > 1 else "is no finished run"
+        what = f"is shorter than {FEWEST_DIGITS} digits" if len(run_id) < FEWEST_DIGITS else what
         raise ReplayError(f"{store.path}: {run_id} {what}; near it are {near}")
     row = rows.filter(pc.equal(rows["run_id"], matching[0]))
     mates = rows.filter(pc.and_(pc.equal(rows["trial"], row["trial"][0]), pc.not_equal(rows["run_id"], matching[0])))
@@ -70,8 +72,9 @@ def replay(rows: pa.Table, load: Callable[[str], Data], device: str = "cpu") -> 
     """
     stored = rows.slice(0, 1).to_pylist()[0]
     cell = Cell(**{field: stored[field] for field in FIELDS})
+    _check_known(cell)
     data, (_, mode) = load(cell.dataset), recall(stored["engine"])
-    together = ", S=" in (stored["engine"] or "")
+    together = ", S=" in (stored["engine"] or "") and recall(stored["engine"])[0] == device
     seeds = sorted(rows["seed"].to_pylist()) if together else [stored["seed"]]
     trial = Trial(cell, tuple(seeds), stored["seed_block"] or UNMEASURED, mode)
     now = run_trial(trial, data, provenance(), device).tables["runs"]
@@ -89,6 +92,15 @@ def replay(rows: pa.Table, load: Callable[[str], Data], device: str = "cpu") -> 
     ]
     differences = {name: (stored[name], now[name]) for name in MEASURED if not _same(stored[name], now[name])}
     return Replay(stored["run_id"], len(MEASURED), differences, reasons)
+
+
+def _check_known(cell: Cell) -> None:
+    """ReplayError where what the cell names is not here."""
+    known = choices()
+    named = {"dataset": cell.dataset.partition(":")[0], "architecture": cell.architecture}
+    for field, name in {**named, "activation": cell.activation.partition(":")[0]}.items():
+        if name not in known[field]:
+            raise ReplayError(f"there is no {field} {name} here; name its file with --plugin if it was one")
 
 
 def _same(a: Any, b: Any) -> bool:

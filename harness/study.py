@@ -60,7 +60,9 @@ def later_runs(study: Study) -> tuple[list[Run], list[Run]]:
         return [], []
     following: tuple[list[Run], list[Run]] = [], []
     for stage in expected(study.grid)[len(stages) :]:
-        cells = stages[-1].cells if stages[-1].look else stage.cells
+        if study.part and stage.look > 1:
+            break  # it waits for all cells
+        cells = [cell for cell in (stages[-1] if stages[-1].look else stage).cells if selects(study.part, cell)]
         following[stage.look > 1].extend(Run(cell, seed) for cell in cells for seed in stage.seeds)
     return following
 

@@ -1,5 +1,6 @@
 """Values on the command line in place of a grid's own, and parts of a grid."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from simulated import fill, run
 import harness
 import normorder
 from grids import Grid, GridError
-from harness.study import look
+from harness.study import later_runs, look
 from normorder_words import DEFAULT_GRID, Asked, asked
 from reports import audit
+from reports.looks import wanted
 from reports.outcomes import gather
 from results import METRICS, Store
 
@@ -77,8 +79,9 @@ def test_what_is_searched_may_be_fixed_and_the_other_way_round(path):
     assert read(path, "lr=0.1,0.3,1").nuisance["lr"] == (0.1, 0.3, 1.0)
 
 
-def test_probes_beyond_the_last_epoch_are_left_out(path):
-    assert read(path, "epochs=3").probes.epochs == (0, 2)
+def test_probes_beyond_the_last_epoch_are_at_the_last(path):
+    assert read(path, "epochs=3").probes.epochs == (0, 2, 3)
+    assert read(path, "epochs=1").probes.epochs == (0, 1)
 
 
 def test_arms_and_contrasts_are_those_of_the_orders_that_are_left(path):
@@ -89,6 +92,26 @@ def test_arms_and_contrasts_are_those_of_the_orders_that_are_left(path):
     assert other.arms == {"before": "weight-bn-act", "weight-ln-act": "weight-ln-act"}
     assert other.primary.contrast == other.contrasts[0] == "weight-ln-act - before"
     assert other.primary.metric == "test_loss"
+
+
+def test_the_primary_contrast_stays_where_both_of_its_arms_do(path):
+    path.write_text(TEXT.replace('contrasts = ["after - before", "before - none"]\n', ""))
+    analysis = read(path, "order=weight-act-bn,weight-bn-act").analysis
+    assert analysis.primary.contrast == "after - before"
+
+
+def test_an_order_that_is_added_is_compared_with_all(path):
+    analysis = read(path, "order=weight-act,weight-bn-act,weight-ln-act").analysis
+    assert analysis.contrasts == ("before - none", "weight-ln-act - none", "weight-ln-act - before")
+    assert analysis.primary.contrast == "before - none"
+
+
+def test_orders_may_be_changed_where_they_have_no_arms(path):
+    head, analysis = TEXT.split("[analysis]")
+    analysis = re.sub(r"arms .*\n", "", analysis).replace("after", "weight-act-bn").replace("before", "weight-bn-act")
+    path.write_text(f"{head}[analysis]{analysis.replace('none', 'weight-act')}")
+    analysis = read(path, "order=weight-act,weight-bn-act").analysis
+    assert analysis.primary.contrast == analysis.contrasts[0] == "weight-bn-act - weight-act"
 
 
 def test_a_changed_grid_is_another_analysis_of_the_same_runs(path):
@@ -119,12 +142,13 @@ def test_the_report_says_what_was_changed(path):
         ("activation=rleu", r"\[axes\] activation = 'rleu'.*; did you mean relu\?"),
         ("order=bn-act", "each exactly once"),
         ("depth=2,2", r"depth = 2: is listed twice"),
+        ("depth=2 depth=4", "depth is given more than once; several values are joined, as in 2,4"),
         ("depth=0", "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_change_names_the_field_and_what_it_is(path, change, why):
     with pytest.raises(GridError, match=why):
-        read(path, change)
+        read(path, *change.split(" "))
 
 
 # Words of a command
@@ -164,7 +188,7 @@ def test_every_command_that_takes_a_grid_takes_changes(path, told, monkeypatch):
     ):
         code, out, errors = told(*words)
         assert (code, errors) == (0, ""), out
-    assert "15 planned runs are missing" not in told("validate", "store", path, *changes)[1]
+    assert "planned runs are" not in told("validate", "store", path, *changes)[1]
 
 
 # Parts
@@ -196,12 +220,31 @@ def test_a_part_of_a_search_is_tuned_and_then_compared(path, data):
     store = Store(path.parent / "store")
     study = look_at(path, "depth=2", "activation=relu", data=data, store=store)
     assert len(study.plan.missing) == 3 * 2 * 2 * 5  # orders, batches, rates, tuning seeds
-    assert study.plan.later == 3 * 2 * 6
+    later, looks = later_runs(study)
+    assert study.plan.later == len(later) == 3 * 2 * 6
+    assert looks == []
     fill(store, [run(*each, val_loss=each.cell.lr) for each in study.plan.missing])
     plan = study.again().plan
     assert {run.cell.lr for run in plan.missing} == {0.01}
     assert len(plan.missing) == 3 * 2 * 6
     assert (plan.unchosen, plan.later) == ((), 0)
+
+
+def test_a_selection_may_be_repeated(path, data):
+    selections, store = ("depth=2", "depth=4", "activation=relu"), Store(path.parent / "s")
+    study = look_at(path, *selections, data=data, store=store, changes=["lr=0.1"])
+    assert {run.cell.depth for run in study.plan.missing} == {2, 4}
+
+
+def test_a_part_of_a_grid_with_adaptive_seeds_is_its_first_look(path, data):
+    text = TEXT.replace("count  = 6\ntuning = 5", 'count = 5\nmax = 20\nstop = "decided"').replace(
+        "[0.1, 0.01]", "[0.1]"
+    )
+    path.write_text(text)
+    grid = read(path)
+    study = look(grid, Store(path.parent / "s"), data, wanted=wanted, part=grid.selection(path, CHOICES, ["depth=2"]))
+    assert {run.seed for run in study.plan.missing} == set(range(5))
+    assert (study.plan.later, later_runs(study)) == (0, ([], []))
 
 
 def test_a_plan_says_which_part_it_is(path, told):
@@ -215,6 +258,7 @@ def test_a_plan_says_which_part_it_is(path, told):
     ("select", "why"),
     [
         (["depth=3"], "depth=3: the grid has depth 2, 4, 8"),
+        (["lr=0.1"], "lr=0.1: cannot be selected, since its values are what is chosen among"),
         (["momentum=0.9"], "momentum=0.9: the grid has no momentum: it has "),
         (["depht=2"], "did you mean depth?"),
         (["depth=8", "--select", "activation=tanh"], "depth=8 activation=tanh: selects no cell"),

@@ -14,6 +14,7 @@ import harness
 from grids import Cell
 from harness import datasets, plugins
 from harness.architectures import build
+from harness.conformance import acts_alone
 from harness.engine import bits_need_one_seed
 from harness.initialisation import ACTIVATIONS, gain, parse
 from harness.plan import code_version
@@ -161,15 +162,52 @@ def test_processes_that_are_started_know_them_and_check_what_they_got(written):
         ("relu", SQUAREPLUS, "there is a activation relu already"),
         ("Mixer", MIXER, "its name must be that of a module: lower case letters"),
         ("squareplus", SQUAREPLUS.replace("GAIN = 1.2", ""), "an activation states GAIN = a number"),
+        ("squareplus", SQUAREPLUS.replace("GAIN = 1.2", "GAIN = 1 / 2"), "GAIN must be a plain value, as 1.5 or True"),
+        ("squareplus", SQUAREPLUS.replace("GAIN = 1.2", "GAIN = True"), "an activation states GAIN = a number above 0"),
+        ("squareplus", SQUAREPLUS.replace("PARAMETER = 4.0", "PARAMETER = 'b'"), "PARAMETER must be a number"),
         ("large", MIXER + "# " + base64.b64encode(os.urandom(200_000)).decode(), "plug-ins are too large: "),
     ],
-    ids=["nothing", "two things", "no Python", "a taken name", "a taken activation", "no module", "no gain", "too large"],
+    ids=["nothing", "two things", "no Python", "a taken name", "a taken activation", "no module", "no gain",
+         "a computed gain", "a truth for a gain", "a word for a parameter", "too large"],
 )  # fmt: skip
 def test_a_file_that_is_no_plugin_says_why(written, name, text, why):
     with pytest.raises(PluginError) as error:
         plugins.add([written(name, text)], TAKEN)
     assert why.replace("a architecture", "an architecture").replace("a activation", "an activation") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_two_files_of_one_name_are_told_apart(written, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "mixer_e.py"
+    other.write_text(MIXER + "# another\n")
+    with pytest.raises(PluginError, match="another plug-in has the name mixer_e, too; name one of the files otherwise"):
+        plugins.add([written("mixer_e", MIXER), other], TAKEN)
+
+
+SMOOTH = {
+    "swish_f": "x * torch.sigmoid(self.b * x)", "mish_f": "nn.functional.mish(x)", "elu_f": "nn.functional.elu(x, self.b)"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_activations_whose_kernels_end_otherwise_are_no_less_good(written, name):
+    plugins.add([written(name, SQUAREPLUS.replace("(x + torch.sqrt(x * x + self.b)) / 2", SMOOTH[name]))], TAKEN)
+    acts_alone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "load", "why"),
+    [
+        ("raises", "raise KeyError('x')", "load() failed: KeyError: 'x'"),
+        ("tuples", "return (1, 2)", "must give harness.datasets.Examples, not tuple"),
+    ],
+)
+def test_a_data_set_that_is_none_is_named(written, name, load, why):
+    plugins.add([written(name, f"def load():\n    {load}\n")], TAKEN)
+    with pytest.raises(datasets.DataError) as error:
+        datasets.load(name)
+    assert why in str(error.value)
 
 
 def test_a_file_that_is_not_there_is_one_line(told):
@@ -243,6 +281,9 @@ def test_a_sweep_with_plugins_trains_them_in_workers_and_its_runs_can_be_replaye
     assert set(runs["code"].to_pylist()) == {code_version("mixer_d", "squareplus_d")}
     found = replay(find(Store(store), runs["run_id"][0].as_py()), datasets.load)
     assert (found.differences, found.reasons) == ({}, [])
+    alone = normorder("replay", runs["run_id"][0].as_py(), "--store", store)
+    why = "there is no architecture mixer_d here; name its file with --plugin if it was one"
+    assert (alone.returncode, alone.stderr) == (2, f"normorder: {why}\n")
     without = normorder("report", grid, "--store", store)
     assert without.returncode == 2
     assert "there is no such architecture" in without.stderr

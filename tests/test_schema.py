@@ -17,7 +17,7 @@ SCHEMA = json_schema({**harness.choices(), "metric": METRICS})
 # Mistakes that a reader finds and no schema can: they are about several values, or about files and data sets.
 FOUND_BY_A_SCHEMA = (
     "unknown table", "unknown axis", "unknown nuisance", "unknown recipe field", "unknown key of seeds",
-    "unknown key of the analysis", "unknown activation", "flip by number", "an unknown way to stop",
+    "unknown key of the analysis", "flip by number", "an unknown way to stop",
 )  # fmt: skip
 
 

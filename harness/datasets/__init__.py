@@ -10,6 +10,7 @@ import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +67,22 @@ class Data:
 def load(name: str) -> Data:
     """The data set `name`, split and standardised. DataError where a file is missing or is not what it should be."""
     kind, *file = name.split(":", 1)
-    module = plugins.module("datasets", kind) or importlib.import_module(f"harness.datasets.{kind}")
-    examples = module.load(*file)
+    if plugin := plugins.module("datasets", kind):
+        examples = _of_plugin(kind, plugin)
+    else:
+        examples = importlib.import_module(f"harness.datasets.{kind}").load(*file)
     return prepare(name, examples._replace(flips=examples.flips or mirrors(kind)))
+
+
+def _of_plugin(name: str, plugin: ModuleType) -> Examples:
+    """What its load gives. DataError where it fails or gives something else."""
+    try:
+        examples = plugin.load()
+    except Exception as error:  # whatever it does
+        raise DataError(f"plug-in {name}: load() failed: {type(error).__name__}: {error}") from None
+    if not isinstance(examples, Examples):
+        raise DataError(f"plug-in {name}: load() must give harness.datasets.Examples, not {type(examples).__name__}")
+    return examples
 
 
 def prepare(name: str, examples: Examples) -> Data:
