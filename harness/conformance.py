@@ -275,7 +275,7 @@ def acts_alone(name: str) -> None:
         )
     if any(True for _ in layer.parameters()):
         raise Broken("has weights, which only activations in harness/layers.py can have: a seed must draw them")
-    if not torch.equal(layer(x.flatten().flip(0)), y.flatten().flip(0)):
+    if not (torch.equal(layer(x[:2]), y[:2]) and torch.equal(layer(x.flatten().flip(0)), y.flatten().flip(0))):
         raise Broken("does not act on each number alone, or not always in the same way")
     if states != _global_states():
         raise Broken("draws from global randomness")

@@ -250,7 +250,7 @@ def test_an_architecture_that_breaks_a_rule_is_refused_by_name_before_a_sweep(wr
     [
         ("/ 2", "/ 2 * x.mean()", "does not act on each number alone"),
         ("/ 2", "/ 2 + torch.rand(1)", "does not act on each number alone"),
-        ("return (x +", "return x[0] + (x[0] +", "gives (4, 5) for (3, 4, 5)"),
+        ("return (x +", "return x[0] + (x[0] +", "gives (4, 4) for (4, 4, 4)"),
         ("self.b = b", "self.b = nn.Parameter(torch.ones(1))", "has weights"),
     ],
     ids=["a mean", "random", "another shape", "weights"],
