@@ -34,6 +34,7 @@ from harness.plan import PlanError, group
 from harness.study import Study, later_runs, look, tell
 from harness.tuning import choose_how, to_measure
 from normorder_words import (
+    FAILED,
     Asked,
     Json,
     Plugins,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:  # torch costs seconds
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 app.add_typer(normorder_everyday.app)
-FAILED, USAGE, INTERRUPTED, OURS = 1, 2, 130, 70
+USAGE, INTERRUPTED, OURS = 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
 ADDRESS = re.compile(r"auto|(ray://)?([^\s/@:\[\]]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 STARTS, QUICK_S = 3, 600.0  # of the process that uses Ray: it is not started again where it is lost so often so soon
@@ -207,8 +208,8 @@ def plan_command(
     priced = {"the next look " if looks else "": [*trials, *later]}
     if looks:
         priced["if no look decides, it "] = [*trials, *later, *looks]
-    for what, those in priced.items():
-        for line in in_words(price(those, timings, slots), slots, study.grid.resources, what):
+    for subject, those in priced.items():
+        for line in in_words(price(those, timings, slots), slots, study.grid.resources, subject):
             print(f"  {line}")
     tell_power(study, timings, rehearse)
 

@@ -9,12 +9,11 @@ import harness
 from grids import GridError, Resources, WrongUse, near
 from harness import datasets
 from harness.apart import apart, private_folder
-from normorder_words import Asked, Json, Plugins, choices, existing, print_json, print_table, read_grid
+from normorder_words import FAILED, Asked, Json, Plugins, choices, existing, print_json, print_table, read_grid
 from results import Store, StoreError
 from results.protocol import expected
 
 app = typer.Typer()
-FAILED = 1
 
 
 @app.command("list")

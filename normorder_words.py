@@ -19,6 +19,7 @@ from harness.initialisation import ACTIVATIONS
 from results import METRICS, Store
 
 DEFAULT_GRID = Path("grids/default.toml")
+FAILED = 1  # exit code: something that was asked for did not hold, as runs that failed or a check
 Json = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 

@@ -120,6 +120,7 @@ def source(folder: str, name: str) -> str | None:
     return _sources(os.environ.get(VARIABLE, "")).get((folder, name))
 
 
+@cache
 def states(text: str, fact: str) -> Any:
     """The literal that a file assigns to `fact`, read without running it; None if it does not. ValueError if it is none."""
     for node in ast.parse(text).body:

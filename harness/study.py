@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import NamedTuple
 
 from grids import Grid, Run, selects, setting
@@ -42,10 +41,11 @@ def look(
     fresh: bool = False,
     retry: bool = False,
     wanted: Wanted | None = None,
-    part: Mapping[str, tuple] = MappingProxyType({}),
+    part: Mapping[str, tuple] | None = None,
     tried: Collection[str] = (),
 ) -> Study:
     """The study as its store stands. wanted, part: as Study has them; tried: as Study.again takes it."""
+    part = part or {}
     how = {"fresh": fresh, "retry": retry, "known": known(grid, store), "tried": tried, "part": part}
     plan = make_plan(grid, *store.fates(), data, **how, wanted=wanted and partial(wanted, grid, store))
     return Study(grid, store, data, plan, fresh, retry, wanted, part)

@@ -122,12 +122,12 @@ def conflicts(rows: pd.DataFrame) -> list[list[str]]:
     return rows[list(CONFLICT)].astype(str).to_numpy().tolist()
 
 
-def warnings(gathered: Results, runs: pd.DataFrame, results: Results, replicates: pd.DataFrame) -> list[str]:
+def warnings(runs: pd.DataFrame, results: Results, replicates: pd.DataFrame) -> list[str]:
     """What a reader must know before the numbers: a changed analysis, conflicts, and what mixes in this store.
 
     runs: the planned ones, those too by which results were chosen. results: what is compared.
     """
-    grid, conflicts = results.grid, gathered.conflicts
+    grid, conflicts = results.grid, results.conflicts
     words = []
     if grid.seeds.count != grid.declared_seeds:
         words.append(

@@ -136,7 +136,7 @@ def _contents(
         "verdicts": VERDICTS,
         "marks": figures.MARKS,
         "answer": answer(frame, grid, varying),
-        "warnings": audit.warnings(gathered, planned, compared, store.replicates()),
+        "warnings": audit.warnings(planned, compared, store.replicates()),
         "how": how(grid),
         "looks": looks.in_words(selected.results, frame),
         "columns": sections,

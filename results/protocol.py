@@ -213,9 +213,6 @@ def _stages(grid: Grid, known: Outcomes | None, wanted: Callable[[], Mapping[tup
 def _looks(grid: Grid, cells: tuple[Cell, ...], wanted: Callable[[], Mapping[tuple, int]] | None) -> Iterator[Stage]:
     """The fresh seeds of cells. wanted: without it all want all looks."""
     sizes = grid.seeds.looks
-    if len(sizes) == 1:
-        yield Stage(COMPARED, cells, tuple(range(grid.seeds.count)))
-        return
     looks: Mapping[tuple, int] | None = None
     for look, (since, size) in enumerate(zip((0, *sizes), sizes, strict=False), 1):
         if look > 1 and wanted:
@@ -225,7 +222,7 @@ def _looks(grid: Grid, cells: tuple[Cell, ...], wanted: Callable[[], Mapping[tup
             )
             if not cells:
                 return
-        yield Stage(COMPARED, cells, tuple(range(since, size)), look)
+        yield Stage(COMPARED, cells, tuple(range(since, size)), look if len(sizes) > 1 else 0)
 
 
 def _on_rung(cell: Cell, grid: Grid, later: int) -> Cell:

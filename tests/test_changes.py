@@ -125,7 +125,7 @@ def test_the_report_says_what_was_changed(path):
     grid = read(path, "lr=0.1", "depth=2", "batch=64", "activation=relu")
     store = fill(Store(path.parent / "store"), [run(cell, seed) for cell in grid.cells() for seed in range(6)])
     results = gather(grid, store)
-    said = audit.warnings(results, results.runs, results, store.replicates())
+    said = audit.warnings(results.runs, results, store.replicates())
     assert said[0].startswith("Of what the grid declares these values were replaced: lr=0.1, depth=2, batch=64, ")
 
 

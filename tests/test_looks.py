@@ -367,7 +367,7 @@ def test_what_the_page_says_of_runs_is_of_those_that_are_compared(tmp_path):
     assert (cell, contrast, pairs.text, first, second) == ("tanh", "after − before", "31", "–", "12")
     later = compared.runs["seed"] >= 8
     compared = compared._replace(runs=compared.runs.assign(device=np.where(later, "later", "early")))
-    said = " ".join(audit.warnings(selected.results, compared.runs, compared, pd.DataFrame(columns=["run_id"])))
+    said = " ".join(audit.warnings(compared.runs, compared, pd.DataFrame(columns=["run_id"])))
     assert "The runs mix 2 kinds of hardware, within 1 of 4 comparisons." in said
 
 

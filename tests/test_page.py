@@ -181,7 +181,7 @@ def test_what_a_comparison_mixes_is_told(tmp_path):
             patch.setitem(PROVENANCE, "versions", "torch 9")
             fill(store, runs[5:], trial=lambda run: "2" + run["cell"].cell_id)
     results = gather(grid, store)
-    assert audit.warnings(results, results.runs, results, store.replicates()) == [
+    assert audit.warnings(results.runs, results, store.replicates()) == [
         "The runs mix 2 commits, but no comparison does.",
         "The runs mix 2 versions of the code of an architecture, but no comparison does.",
         "The runs mix 2 sets of versions of Python and libraries, within 2 of 2 comparisons.",
@@ -198,7 +198,7 @@ def test_pairs_with_their_runs_on_different_hardware_are_told_as_confounded(tmp_
             patch.setitem(PROVENANCE, "device", device)
             fill(store, part, trial=lambda run: run["cell"].cell_id)
     results = gather(grid, store)
-    assert audit.warnings(results, results.runs, results, store.replicates()) == [
+    assert audit.warnings(results.runs, results, store.replicates()) == [
         "5 of 10 pairs have their two runs on different kinds of hardware: there a difference between the arms may be one "
         "between machines.",
         "The runs mix 2 kinds of hardware, within 1 of 2 comparisons.",
