@@ -194,7 +194,7 @@ def plan_command(
     what = asked(words, seeds)
     study = open_study(what, store, fresh, retry, select)
     with naming(what.path):
-        check_trainable({run.cell for run in study.plan.missing}, study.data)
+        warnings = check_trainable({run.cell for run in study.plan.missing}, study.data)
     slots = slots_of(address, study.grid.resources)
     pilots = measure_here(to_measure(study.plan, study.data), study.data)
     missing, (later, looks) = study.plan.missing, later_runs(study)
@@ -204,6 +204,8 @@ def plan_command(
     )
     tell(study, trials, slots)
     tell_unchosen(study)
+    for line in warnings:
+        print(f"warning: {line}")
     timings = Timings(study.data, min(slots, slots_here(study.grid.resources)))
     priced = {"the next look " if looks else "": [*trials, *later]}
     if looks:

@@ -95,7 +95,7 @@ def check_architecture(
     there = harness.names("architectures")
     if name not in there:
         raise WrongUse(f"there is no architecture {name}; there are {', '.join(there)}{near(name, there)}")
-    from harness.conformance import check  # torch costs seconds
+    from harness.conformance import check, warning  # torch costs seconds
 
     found = []
     for each in check(name):
@@ -105,7 +105,9 @@ def check_architecture(
     broken = sum(bool(each.problem) for each in found)
     if as_json:
         print_json([each._asdict() for each in found])
-    elif broken:
+    elif told := warning(name):
+        print(f"warning: {told}")
+    if broken and not as_json:
         verb = "fails" if broken == 1 else "fail"
         print(f"{name}: {broken} of {len(found)} checks {verb}, so its arms cannot be compared")
     if broken:

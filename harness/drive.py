@@ -45,7 +45,8 @@ def count_slots(address: str | None, asked: Resources, scratch: Path) -> int:
 
 def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
-    check_trainable({run.cell for run in study.plan.missing}, study.data)
+    for line in check_trainable({run.cell for run in study.plan.missing}, study.data):
+        print(f"warning: {line}")
     made_by = provenance()
     with cluster.cluster(address, scratch):
         if address and address.startswith("ray://"):

@@ -1,7 +1,7 @@
 """Layers that train S seeds at once in the layout of harness/layout.py, and the block that an order names."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from math import prod
 
@@ -285,11 +285,13 @@ def block(
     stride: int = 1,
     pool: bool = False,
     end: str = "order",
+    weight: Callable[[int, int], Layer] | None = None,
 ) -> Block:
     """The block that `cell.order` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), B, *space / stride).
 
     pool: it halves the space by max pooling, at its end or, as `cell.pool` says, right before its normalization.
-    end: what it keeps behind its weight, as `ending` has it.
+    end: what it keeps behind its weight, as `ending` has it. weight: gives the weight layer, from channels to channels, in
+    place of a linear map or a convolution; `kernel` then only tells how many dimensions space has.
     """
     name, parameter = parse(cell.activation)
     names = ending(cell.order, end)
@@ -301,9 +303,8 @@ def block(
     for layer in names:
         match layer:
             case "weight":
-                layers[layer] = Weight(
-                    c, wide, kernel, stride, gain(cell.activation), cell.bias, cell.init, cell.init_gain, wide // c_out
-                )
+                how = gain(cell.activation), cell.bias, cell.init, cell.init_gain, wide // c_out
+                layers[layer] = weight(c, wide) if weight else Weight(c, wide, kernel, stride, *how)
                 c = wide
             case "act":
                 layers[layer] = activation(name, parameter)

@@ -43,7 +43,12 @@ def copied(module: nn.Module, s: int, **tensors: torch.Tensor) -> nn.Module:
 
 
 class Layer(nn.Module):
-    """What every layer can do: draw its tensors for one seed, and become torch.nn modules for one seed."""
+    """What every layer can do: draw its tensors for one seed, and become torch.nn modules for one seed.
+
+    drawn_together: whether a seed's tensors come from one stream of random numbers, and not each from its own.
+    """
+
+    drawn_together = False
 
     def draw(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Initial value of parameter or buffer `name`, one seed."""

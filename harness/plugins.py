@@ -120,6 +120,11 @@ def source(folder: str, name: str) -> str | None:
     return _sources(os.environ.get(VARIABLE, "")).get((folder, name))
 
 
+def filename(name: str) -> str:
+    """As tracebacks have it."""
+    return f"<plug-in {name}>"
+
+
 @cache
 def states(text: str, fact: str) -> Any:
     """The literal that a file assigns to `fact`, read without running it; None if it does not. ValueError if it is none."""
@@ -144,7 +149,7 @@ def module(folder: str, name: str) -> ModuleType | None:
         found = sys.modules[full] = ModuleType(full)  # before it runs, since dataclasses look there
         found.__source__ = text
         try:
-            exec(compile(text, f"<plug-in {name}>", "exec"), found.__dict__)
+            exec(compile(text, filename(name), "exec"), found.__dict__)
         except Exception as error:  # whatever it does
             del sys.modules[full]
             raise PluginError(f"plug-in {name}: cannot be imported: {type(error).__name__}: {error}") from None

@@ -38,7 +38,8 @@ def stack(
                 if declared is None:  # as the bias of a layer without one
                     continue
                 shape = tuple(declared.shape)
-                draws = [layer.draw(name, shape, stream(seed, f"{path}.{name}")) for seed in seeds]
+                key = path if layer.drawn_together else f"{path}.{name}"
+                draws = [layer.draw(name, shape, stream(seed, key)) for seed in seeds]
                 value = torch.from_numpy(np.stack(draws)).to(device=device, dtype=dtype)
                 # Kernels (S, C_out, C_in, H, W); one map has no other layout.
                 if value.ndim == 5 and value.shape[1] > 1:

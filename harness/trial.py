@@ -17,11 +17,12 @@ import torch
 
 from grids import Cell
 from harness import graphs, memory
-from harness.architectures import build
+from harness.architectures import build, in_a_line
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
 from harness.evaluation import shared_batch
 from harness.normalizations import GroupNorm
+from harness.per_seed import slow
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
 from harness.probes import COLUMNS
 from harness.seen import seen
@@ -34,17 +35,18 @@ from results.secrets import without_secrets
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
+def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> list[str]:
     """PlanError for a cell whose architecture refuses it, as a convolution does without space, or gives no logits.
 
     Every network is built; of each architecture and data set, one is tried on two examples, and so is every network that
-    normalises over nothing but space, of which pooling must leave something.
+    normalises over nothing but space, of which pooling must leave something. Gives warnings, of architectures that are slow.
     """
-    tried = set()
+    tried, warnings = set(), {}
     for cell in cells:
         examples = data[cell.dataset]
         try:
             model = build(cell, examples.shape, examples.classes)
+            warnings[slow(cell.architecture, model)] = None
             over_space = any(isinstance(layer, GroupNorm) and layer.each_channel for layer in model.modules())
             if over_space or (cell.architecture, cell.dataset) not in tried:
                 tried.add((cell.architecture, cell.dataset))
@@ -52,9 +54,10 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> None:
                 logits = stack(model, [0])(x)
                 if logits.shape != (1, examples.classes, len(x[0, 0])):
                     raise ValueError(f"gives {tuple(logits.shape)} where (1, classes, batch) is due")
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # whatever its file does
+            reason = in_a_line(error, cell.architecture)
             raise PlanError(f"architecture {cell.architecture}, data set {cell.dataset}: {reason}") from None
+    return [*filter(None, warnings)]
 
 
 class Outcome(NamedTuple):

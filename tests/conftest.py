@@ -79,7 +79,8 @@ def told(monkeypatch, capsys):
 def architectures(tmp_path, monkeypatch):
     """A folder of architectures in the place of ours, with copies of them, to which others may be added."""
     folder = tmp_path / "harness"
-    shutil.copytree(harness.HERE / "architectures", folder / "architectures")
+    for name in ("architectures", "datasets"):
+        shutil.copytree(harness.HERE / name, folder / name)
     for module in (harness, new):
         monkeypatch.setattr(module, "HERE", folder)
     monkeypatch.setattr("harness.architectures.__path__", [str(folder / "architectures")])

@@ -56,7 +56,7 @@ WRONG = {
     "blocks of its own": (FACTS, BLOCKS.format(block="nn.Sequential(Weight(cell.width, cell.width), nn.ReLU())"),
                           "runs_the_order", "has 0 blocks of harness.layers.block"),
     "one more activation": (FACTS, BLOCKS.format(block="nn.Sequential(block(cell, cell.width, cell.width), nn.ReLU())"),
-                            "leaves_the_rest_alone", "blocks.0.1 is ReLU, which no order can move"),
+                            "leaves_the_rest_alone", "blocks.0.1 computes relu, which no order can move"),
     "global randomness": (FACTS, "    torch.rand(1)\n" + SOUND, "draws_by_seed_alone", "the global generator of torch"),
     "random depth": (FACTS, "    random.random()\n" + SOUND, "draws_by_seed_alone", "the global generator of random"),
     "paths by order": (FACTS, '    blocks = nn.Sequential()\n    for i in range(cell.depth):\n'
@@ -70,7 +70,8 @@ WRONG = {
                         "blocks.0 has scale, which all seeds would share"),
     "seeds that mix": (FACTS, SPARE.replace("return self.used(x)", "return self.used(x - x.mean(0))") + BLOCKS.format(
         block="Spare()"), "computes_a_seed_alone", " is "),
-    "an error": (FACTS, "    raise OSError('no such file')", "gives_logits", "OSError: no such file"),
+    "an error": (FACTS, "    raise OSError('no such file')", "gives_logits",
+                 "OSError: no such file (wrong_an_error.py, line 10)"),
     "no learning": (FACTS, BLOCKS.format(block="nn.Sequential(block(cell, cell.width, cell.width), Dead())").replace(
         "    blocks", "    class Dead(nn.Module):\n        def forward(self, x):\n            return 0 * x\n    blocks", 1),
         "learns", "the validation loss goes from"),

@@ -217,6 +217,19 @@ def test_an_order_that_cannot_work_is_told_before_ray_starts(data, tmp_path, arc
         check_trainable(grid.cells(), small)
 
 
+def test_a_mistake_in_the_file_of_an_architecture_is_told_with_its_line(data, tmp_path, architectures):
+    (architectures / "mistaken.py").write_text("CONVOLUTIONS = False\n\ndef build(cell):\n    return None\n")
+    (architectures / "misspelt.py").write_text("def build(cell, shape, classes):\n    return cell.widht\n")
+    cells = read_grid(tmp_path / "g.toml").cells()
+    cell = next(iter(cells))
+    for name, told in (
+        ("mistaken", r"TypeError: build\(\) takes 1 positional argument but 3 were given$"),
+        ("misspelt", r"AttributeError: 'Cell' object has no attribute 'widht' \(misspelt.py, line 2\)$"),
+    ):
+        with pytest.raises(harness.plan.PlanError, match=f"^architecture {name}, data set digits: {told}"):
+            check_trainable([cell.model_copy(update={"architecture": name})], data)
+
+
 def test_few_examples_are_no_reason_to_refuse_a_network(tmp_path, blobs):
     data = blobs(train=10)
     assert len(data.x_val) == 1

@@ -9,11 +9,12 @@ from, so a deeper network must keep the paths of a shallower one.
 """
 
 import importlib
+import traceback
 from math import ceil, sqrt
 
 from torch import nn
 
-from grids import Cell
+from grids import Cell, WrongUse
 from harness import plugins
 from harness.layers import maps
 
@@ -25,6 +26,19 @@ def build(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
     module = plugins.module("architectures", cell.architecture)
     module = module or importlib.import_module(f"harness.architectures.{cell.architecture}")
     return module.build(cell, shape, classes)
+
+
+def in_a_line(error: Exception, name: str) -> str:
+    """What went wrong in an architecture's file, and where: as 'TypeError: ... (mixer.py, line 12)'. ValueErrors speak for
+    themselves.
+    """
+    told = str(error).splitlines()[0] if str(error) else ""
+    if isinstance(error, ValueError | WrongUse):
+        return told
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.endswith((f"{name}.py", plugins.filename(name)))]
+    where = f" ({name}.py, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {told}".removesuffix(": ") + where
 
 
 def dimensions(cell: Cell, shape: tuple[int, ...]) -> int:
