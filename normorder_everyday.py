@@ -60,11 +60,16 @@ def new_architecture(name: Annotated[str, typer.Argument(help="its name in grids
     """
     from harness import new
 
-    path = new.architecture(name)
+    path = shown(new.architecture(name))
     print(f"wrote {path}, a perceptron to begin with; next:")
     print(f"  change it, then   normorder check-architecture {name}")
     print(f"  try it at once    normorder sweep grids/smoke.toml architecture={name} --store /tmp/{name}")
     print(f'  or in a grid      architecture = ["mlp", "{name}"]')
+
+
+def shown(path: Path) -> Path:
+    """As it is typed here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @app.command("new-grid")

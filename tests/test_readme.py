@@ -17,8 +17,6 @@ import example
 import harness
 import normorder
 from grids import Cell, Grid, Run
-from harness import plugins
-from harness.initialisation import gain
 from reports.words import VERDICTS
 from results import METRICS, SCHEMAS, Store, table
 from results.protocol import expected
@@ -227,14 +225,6 @@ def test_the_page_on_statistics_has_every_verdict():
     )
 
 
-def test_the_plugin_of_the_readme_is_one(told, tmp_path, monkeypatch):
-    monkeypatch.setenv(plugins.VARIABLE, "")
-    _, text = blocks("Add to it", "python")
-    (tmp_path / "squareplus.py").write_text(text)
-    (line,) = blocks("Add to it", "sh")
-    words = line.replace("squareplus.py", str(tmp_path / "squareplus.py")).split()[2:]
-    monkeypatch.chdir(ROOT)
-    code, out, errors = told("plan", *words, "--rehearse", "0", "--store", tmp_path / "store")
-    assert (code, errors) == (0, "")
-    assert "18 cells × 20 seeds" in out
-    assert gain("squareplus") == pytest.approx(1 / math.sqrt(1.5), abs=1e-4)  # E f(z)² = (2 + b) / 4
+def test_the_gain_of_the_example_of_an_activation_is_what_it_is_said_to_be():
+    (gain,) = re.findall(r"^GAIN = ([\d.]+)", (ROOT / "harness" / "README.md").read_text(), re.M)
+    assert float(gain) == pytest.approx(1 / math.sqrt((2 + 4.0) / 4), abs=1e-4)
