@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import pandas as pd
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 import normorder_everyday
 from grids import Grid, Resources, WrongUse, setting
@@ -335,8 +335,13 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float, s
     """The part of a sweep that uses Ray, in a process of its own. Gives the runs by status."""
     from harness.drive import drive  # torch and ray cost seconds, which other commands need not wait for
 
+    def picture(height: int) -> RenderableType:
+        from normorder_follow import seen  # pandas and scipy cost seconds
+
+        return seen(study.grid, study.store, study.wanted, height)
+
     plain_output()
-    return drive(study, address, mode, limit_s, scratch)
+    return drive(study, address, mode, limit_s, scratch, picture)
 
 
 def tell_unchosen(study: Study) -> None:

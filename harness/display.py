@@ -1,22 +1,48 @@
-"""Progress of a sweep: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live picture on a terminal, plain lines elsewhere."""
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from results import StoreError
+
 PLAIN_EVERY_S = 10.0
+LOOK_EVERY_S = 5.0  # between looks at the store for the picture, at least
+LOOK_SHARE = 0.05  # of the time, at most, that they take
+
+
+def clock(seconds: float) -> str:
+    """'0:07', '12:30', '3:05:00'"""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def rest_s(took_s: float, every_s: float = LOOK_EVERY_S) -> float:
+    """How long to leave a store alone after a look that took so long."""
+    return max(every_s, took_s / LOOK_SHARE)
 
 
 class Display:
     """Counts runs as trials start and end. Use as a context; `counts` holds the sums afterwards.
 
     work: of each trial, in any unit; long trials come first, so runs alone would tell far too long a time left.
+    picture: what a terminal shows below the line, in so many lines; it is asked for now and then, by a thread of its own.
     """
 
-    def __init__(self, seeds: Sequence[int], work: Sequence[float], console: Console | None = None):
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        work: Sequence[float],
+        console: Console | None = None,
+        picture: Callable[[int], RenderableType] | None = None,
+    ):
         self.seeds, self.work = seeds, work
         self.runs, self.work_done = sum(seeds), 0.0
         self.counts = {"done": 0, "diverged": 0, "failed": 0}
@@ -25,20 +51,39 @@ class Display:
         self.waiting = set(range(len(seeds)))
         self.notes: set[str] = set()
         self.start = self.last_plain = time.monotonic()
-        self.live = None
+        self.live, self.picture, self.below = None, picture, None
         if self.console.is_terminal:
             columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
-            self.live = Progress(*columns, _Rest(self), TimeElapsedColumn(), console=self.console)
-            self.task = self.live.add_task("runs", total=self.runs, counts="starting")
+            self.line = Progress(*columns, _Rest(self), TimeElapsedColumn(), console=self.console)
+            self.task = self.line.add_task("runs", total=self.runs, counts="starting")
+            self.live = Live(get_renderable=self._rendered, console=self.console)
+            self.over = threading.Event()
+            self.looker = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self):
         if self.live:
             self.live.start()
+            if self.picture:
+                self.looker.start()
         return self
 
     def __exit__(self, *_):
         if self.live:
+            self.over.set()
+            self.below = None  # the line says how it ended
             self.live.stop()
+
+    def _rendered(self) -> RenderableType:
+        return Group(self.line, self.below) if self.below else self.line
+
+    def _look(self) -> None:
+        took_s = None
+        while not self.over.wait(rest_s(took_s or 0.0)):
+            start = time.thread_time()
+            with suppress(StoreError, OSError):  # of which the trials tell
+                below = self.picture(self.console.height - 2)
+                self.below = None if self.over.is_set() else below
+            took_s = 0.0 if took_s is None else time.thread_time() - start  # the first one imports what it needs
 
     @property
     def ended(self) -> int:
@@ -69,14 +114,13 @@ class Display:
         elapsed = time.monotonic() - self.start
         if not self.ended:
             return ""
-        left = round(elapsed * (sum(self.work) / self.work_done - 1))
-        return f"{self.ended / elapsed:.1f} runs/s, {left // 60}:{left % 60:02} left"
+        return f"{self.ended / elapsed:.1f} runs/s, {clock(elapsed * (sum(self.work) / self.work_done - 1))} left"
 
     def _show(self, line: bool) -> None:
         running = sum(self.seeds[number] for number in self.running)
         words = f"running {running}, diverged {self.counts['diverged']}, failed {self.counts['failed']}"
         if self.live:
-            self.live.update(self.task, completed=self.ended, counts=words)
+            self.line.update(self.task, completed=self.ended, counts=words)
         elif self.ended == self.runs or (line and time.monotonic() - self.last_plain >= PLAIN_EVERY_S):
             self.last_plain = time.monotonic()
             line = ", ".join(filter(None, [f"runs {self.ended}/{self.runs}", words, self.rate()]))

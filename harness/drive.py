@@ -2,10 +2,12 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from rich.console import RenderableType
 
 from grids import Resources
 from harness import cluster, placement
@@ -31,6 +33,7 @@ class _There(NamedTuple):
     made_by: Mapping[str, str]
     mark: str
     scratch: Path
+    picture: Callable[[int], RenderableType] | None
 
 
 def count_slots(address: str | None, asked: Resources, scratch: Path) -> int:
@@ -43,15 +46,25 @@ def count_slots(address: str | None, asked: Resources, scratch: Path) -> int:
         return placement.slots(nodes, asked)
 
 
-def drive(study: Study, address: str | None, mode: str | None, limit_s: float, scratch: Path) -> dict[str, int]:
-    """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status."""
+def drive(
+    study: Study,
+    address: str | None,
+    mode: str | None,
+    limit_s: float,
+    scratch: Path,
+    picture: Callable[[int], RenderableType] | None = None,
+) -> dict[str, int]:
+    """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status.
+
+    picture: what a terminal of this machine shows below the progress, as Display takes it.
+    """
     for line in check_trainable({run.cell for run in study.plan.missing}, study.data):
         print(f"warning: {line}")
     made_by = provenance()
     with cluster.cluster(address, scratch):
         if address and address.startswith("ray://"):
             return cluster.run_there(_from_outside, study, mode, limit_s, made_by, study.store.mark())
-        return _on_cluster(study, bool(address), mode, limit_s, made_by, None, scratch)
+        return _on_cluster(study, bool(address), mode, limit_s, made_by, None, scratch, picture)
 
 
 def _from_outside(study: Study, *how: Any) -> dict[str, int]:
@@ -68,6 +81,7 @@ def _on_cluster(
     made_by: Mapping[str, str],
     mark: str | None,
     scratch: Path,
+    picture: Callable[[int], RenderableType] | None = None,
 ) -> dict[str, int]:
     """check: whether nodes must first show that they can train. mark: of the store, as seen where the sweep was begun."""
     nodes, asked = cluster.nodes(), study.grid.resources
@@ -75,7 +89,8 @@ def _on_cluster(
     mark = mark or study.store.mark()
     if check:
         cluster.check_nodes(study.store, mark, asked)
-    there = _There(nodes, look_at_gpus(nodes, asked), share(study.data), {}, mode, limit_s, made_by, mark, scratch)
+    how = (mode, limit_s, made_by, mark, scratch, picture)
+    there = _There(nodes, look_at_gpus(nodes, asked), share(study.data), {}, *how)
     counts, tried = Counter(), set()
     # What follows on the runs of a stage is only known when they have finished. Nothing is tried twice, and what somebody
     # removed from the store meanwhile is told by who began the sweep.
@@ -116,5 +131,5 @@ def _round(study: Study, there: _There) -> dict[str, int]:
         print(f"  {unmeasured} of {len(shapes)} pilots failed: what they should measure is reckoned")
     if there.mode and (other := sum(how.mode != there.mode for how in hows.values())):
         print(f"  not {there.mode}: {other:,} cells, as the store has them or as their layers allow")
-    how = (there.made_by, there.scratch, there.limit_s, asked, there.mark)
+    how = (there.made_by, there.scratch, there.limit_s, asked, there.mark, there.picture)
     return run_trials(trials, data, there.shared, store, *how)

@@ -10,7 +10,7 @@ import pickle
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ import ray
 import torch
 from ray import tune
 from ray.tune.execution import class_cache
+from rich.console import RenderableType
 
 from grids import Cell, Resources
 from harness.apart import Lost
@@ -67,17 +68,18 @@ def run_trials(
     limit_s: float = LIMIT_S,
     asked: Resources = A_CORE,
     mark: str | None = None,
+    picture: Callable[[int], RenderableType] | None = None,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 
     A trial whose worker is lost again and again is divided, since the memory may be too small for its seeds; a single
     seed, or one that takes longer than limit_s, becomes a failed row. StoreError where results could not be written;
     Lost where Ray Tune ended early. scratch: a folder for what Ray Tune writes, which is of no use afterwards. mark: of the
-    store, where others than this process have seen it first.
+    store, where others than this process have seen it first. picture: as Display takes it.
     """
     how = {"data": dict(shared), "store": str(store.path), "mark": mark or store.mark()}
     how |= {"provenance": dict(provenance), "limit_s": limit_s}
-    with Display([len(t.seeds) for t in trials], _work(trials, data)) as display:
+    with Display([len(t.seeds) for t in trials], _work(trials, data), picture=picture) as display:
         numbered, retries = list(enumerate(trials)), RETRIES
         while numbered:
             lost: list[tuple[int, Trial]] = []
