@@ -7,32 +7,28 @@ $ normorder report grids/smoke.toml
 
 import contextlib
 import errno
-import math
-import os
 import re
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import pandas as pd
 import typer
 from rich.console import Console, RenderableType
 
 import normorder_everyday
-from grids import Grid, Resources, WrongUse, setting
-from harness import datasets, placement, plugins
+from grids import Grid, WrongUse, setting
+from harness import datasets, plugins
 from harness.apart import Lost, apart, ignore_signals, interruptible, private_folder
 from harness.initialisation import parse
-from harness.plan import PlanError, group
-from harness.study import Study, later_runs, look, tell
-from harness.tuning import choose_how, to_measure
+from harness.plan import PlanError
+from harness.study import Study, look, tell
 from normorder_words import (
     FAILED,
     Asked,
@@ -55,9 +51,6 @@ from results.schema import MEASURED
 from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
-
-if TYPE_CHECKING:  # torch costs seconds
-    from harness.pricing import Timings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
 app.add_typer(normorder_everyday.app)
@@ -98,6 +91,10 @@ Mode = Annotated[
     typer.Option(
         help="how steps of new cells are computed (default: by measurement); cells in the store stay as they are"
     ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="folder of what is built, in place of reports/build/<grid>", metavar="FOLDER"),
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
 
@@ -181,90 +178,29 @@ def plan_command(
         float,
         typer.Option(min=0.0, help="seconds of training, at most, that may be spent to know how far pairs scatter"),
     ] = 60.0,
+    as_json: Json = False,
 ) -> None:
     """Say what a sweep would do, what it would take and what it could show, and write nothing to the store.
 
     Example: normorder plan grids/default.toml depth=8
     """
-    from harness.pilot import measure_here  # torch costs seconds
-    from harness.pricing import Timings, in_words, price
-    from harness.trial import check_trainable
+    from normorder_plan import as_json as in_json  # torch costs seconds
+    from normorder_plan import foresee, tell_plan
 
     check_address(address)
     what = asked(words, seeds)
     study = open_study(what, store, fresh, retry, select)
     with naming(what.path):
-        warnings = check_trainable({run.cell for run in study.plan.missing}, study.data)
-    slots = slots_of(address, study.grid.resources)
-    pilots = measure_here(to_measure(study.plan, study.data), study.data)
-    missing, (later, looks) = study.plan.missing, later_runs(study)
-    trials, later, looks = (
-        group(runs, study.data, slots, choose_how(replace(study.plan, missing=tuple(runs)), study.data, pilots, slots))
-        for runs in (missing, later, looks)
-    )
-    tell(study, trials, slots)
-    tell_unchosen(study)
-    for line in warnings:
-        print(f"warning: {line}")
-    timings = Timings(study.data, min(slots, slots_here(study.grid.resources)))
-    priced = {"the next look " if looks else "": [*trials, *later]}
-    if looks:
-        priced["if no look decides, it "] = [*trials, *later, *looks]
-    for subject, those in priced.items():
-        for line in in_words(price(those, timings, slots), slots, study.grid.resources, subject):
-            print(f"  {line}")
-    tell_power(study, timings, rehearse)
+        found = foresee(study, address, rehearse)
+    if as_json:
+        print_json(in_json(found))
+    else:
+        tell_plan(found)
 
 
 def check_address(address: str | None) -> None:
     if address is not None and not ADDRESS.fullmatch(address):  # it is not repeated, since it may hold a secret
         raise WrongUse("--address: must be auto, host:port or ray://host:port, and nothing more")
-
-
-def slots_of(address: str | None, asked: Resources) -> int:
-    """Trials at once: on the cluster, and where that cannot be reached, which is told, or without one, on this machine."""
-    here = slots_here(asked)
-    if address is None:
-        return here
-    from harness.drive import count_slots
-
-    try:
-        with private_folder() as scratch:
-            return apart(count_slots, address, asked, Path(scratch))
-    except WrongUse as error:
-        print(f"{error}; what follows is for {here} slots of this machine")
-        return here
-
-
-def slots_here(asked: Resources) -> int:
-    """At least 1: what this machine cannot meet, a sweep tells."""
-    return max(1, placement.slots([placement.Node(os.cpu_count() or 1, 0)], Resources(cpus=asked.cpus)))
-
-
-def tell_power(study: Study, timings: "Timings", limit_s: float) -> None:
-    """What the study can show with its seeds, from the spread in its store, else in a few runs that are trained now."""
-    from harness.rehearsal import rehearse, settled, wanted
-    from reports.power import in_words, known_spread, power, warnings
-
-    grid, store = study.grid, study.store
-    if grid.analysis.primary is None:
-        return
-    spread = known_spread(grid, store, "of pairs in the store")
-    if spread is None:
-        pairs = wanted(grid)
-        try:
-            apart_from_it, next_s = rehearse(pairs, timings, limit_s)
-            cells = [cell for pair in pairs for cell in pair]
-            spread = known_spread(settled(grid), apart_from_it, "of pairs trained for this plan", cells)
-            if next_s:
-                print(f"  --rehearse {math.ceil(next_s)} would tell more of the spread of pairs")
-        except StoreError as error:  # the folder of data cannot be written
-            print(f"  nothing was rehearsed: {error}")
-    told = power(grid, spread)
-    for line in in_words(told):
-        print(f"  {line}")
-    for line in warnings(told):
-        print(f"warning: {line}")
 
 
 @app.command()
@@ -371,6 +307,7 @@ def report(
     claims: Annotated[
         Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
     ] = None,
+    out: Out = None,
 ) -> None:
     """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>.
 
@@ -379,8 +316,7 @@ def report(
     from reports import page  # pandas, scipy and seaborn cost seconds
 
     grid, where = open_grid(asked(words, seeds), store)
-    folder = Path("reports/build") / grid.name
-    for line in page.build(grid, where, folder, claims):
+    for line in page.build(grid, where, out or Path("reports/build") / grid.name, claims):
         print(line)
 
 
@@ -394,9 +330,7 @@ def export_command(
     plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="folder of the file, in place of reports/build/<grid>")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Write the table of comparisons of a grid as a file, without the report.
 
@@ -433,6 +367,7 @@ def validate_command(
     plugin: Plugins = None,
     seeds: SeedCount = None,
     repair: Annotated[bool, typer.Option("--repair", help="first move unreadable files into STORE/set-aside")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a store: files, identities, statuses, curves and examples of each run; with a grid, that it is complete.
 
@@ -442,29 +377,34 @@ def validate_command(
     grid = read_grid(asked(words, seeds)) if words else None
     if repair:
         where.check_writable()
-        for line in set_aside(where):
-            print(line)
+    moved = list(set_aside(where)) if repair else []
     problems = validate(where)
     if grid:
         try:
             problems += incomplete(where, grid, decides(grid))
         except StoreError:
             problems.append(f"whether {grid.name} is complete cannot be told while files are unreadable")
-    for problem in problems:
-        print(problem)
-    if problems:
-        print(f"{len(problems):,} problems in {where.path}")
-        raise typer.Exit(FAILED)
     files = sum(len(where.files(name)) for name in SCHEMAS)
-    print(
-        f"{where.path}: {files:,} files checked: readable, identities, statuses, metrics, curves, examples, no conflicts"
-        + (f", every run of {grid.name}" if grid else "")
-    )
-    if left := retrying(lambda: orphans(where)):
-        print(
-            "orphans of a crash or of deleted files, without effect: "
-            f"curves, layers or examples of {left:,} trials without runs"
-        )
+    left = 0 if problems else retrying(lambda: orphans(where))
+    if as_json:
+        told = {"files": files, "set_aside": moved, "problems": problems, "orphans": left}
+        print_json({"store": str(where.path), "grid": grid and grid.name, **told})
+    else:
+        for line in [*moved, *problems]:
+            print(line)
+        if problems:
+            print(f"{len(problems):,} problems in {where.path}")
+        else:
+            checked = "readable, identities, statuses, metrics, curves, examples, no conflicts"
+            complete = f", every run of {grid.name}" if grid else ""
+            print(f"{where.path}: {files:,} files checked: {checked}{complete}")
+        if left:
+            print(
+                "orphans of a crash or of deleted files, without effect: "
+                f"curves, layers or examples of {left:,} trials without runs"
+            )
+    if problems:
+        raise typer.Exit(FAILED)
 
 
 @app.command("status")

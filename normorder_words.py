@@ -1,6 +1,7 @@
 """What commands are asked: a grid file and values in place of its own, a store; and answers as tables and JSON."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -97,7 +98,16 @@ def existing(place: str) -> Store:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    print(json.dumps(_known(value), ensure_ascii=False, indent=1))
+
+
+def _known(value: object) -> object:
+    """The same with null in place of numbers that JSON has not."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _known(each) for key, each in value.items()}
+    return [_known(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> None:

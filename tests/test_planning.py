@@ -14,6 +14,7 @@ from simulated import fill, read_grid, run
 from statsmodels.stats.power import TTestPower
 
 import normorder
+import normorder_plan
 from grids import Cell, Resources
 from harness import pricing, rehearsal
 from harness.cluster import ClusterError
@@ -401,18 +402,32 @@ def test_a_folder_of_data_that_cannot_be_written_costs_a_plan_the_spread_alone(s
     assert "the spread of differences is not known" in out
 
 
+def test_a_plan_is_json_for_programs_with_what_it_says_in_words(small_grid, tmp_path, told):
+    code, out, errors = told("plan", small_grid, "--store", tmp_path / "store", "--json")
+    assert (code, errors) == (0, "")
+    found = json.loads(out)
+    code, words, _ = told("plan", small_grid, "--store", tmp_path / "store")
+    assert f"{found['cells']} cells" in words
+    assert f"to do {found['missing']} in {found['trials']} trials" in words
+    assert found["prices"][0]["wall_s"] >= found["prices"][0]["busy_s"] / found["slots"]
+    assert found["power"]["of"] == "test_accuracy"
+    assert len(found["power"]["sd"]) == len(found["power"]["certain"])
+    assert all(f"warning: {line}" in words for line in found["warnings"])
+
+
 def test_on_a_cluster_that_cannot_be_reached_a_plan_says_so_and_is_for_this_machine(
     small_grid, tmp_path, told, monkeypatch
 ):
     def unreached(*_):
         raise ClusterError("no Ray cluster at host:1: has not answered for 30 s")
 
-    monkeypatch.setattr(normorder, "apart", unreached)
+    monkeypatch.setattr(normorder_plan, "apart", unreached)
     code, out, _ = told("plan", small_grid, "--store", tmp_path / "store", "--address", "host:1")
     assert code == 0
     here = os.cpu_count()
-    assert out.startswith(
-        f"no Ray cluster at host:1: has not answered for 30 s; what follows is for {here} slots of this machine\n"
+    assert (
+        f"  no Ray cluster at host:1: has not answered for 30 s; what is told is for {here} slots of this machine\n"
+        in out
     )
     assert f"on {here} slots as fast as" in out
     code, _, errors = told("plan", small_grid, "--address", "host")

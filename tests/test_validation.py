@@ -1,5 +1,6 @@
 """A store is sound, or validate says in a line each what is not."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -298,3 +299,15 @@ def test_repair_removes_temporary_files_of_processes_that_are_gone_and_no_others
         path.write_bytes(b"half")
     assert set_aside(store) == [f"{store.path / 'runs'}: 1 temporary files of killed writers removed"]
     assert (ours.exists(), theirs.exists(), elsewhere.exists()) == (True, False, True)
+
+
+def test_the_command_answers_programs(store, told):
+    assert json.loads(told("validate", store.path, "--json")[1]) == {
+        "store": str(store.path), "grid": None, "files": 12, "set_aside": [], "problems": [], "orphans": 0,
+    }  # fmt: skip
+    path = store.files("runs")[0]
+    path.write_bytes(path.read_bytes()[:100])
+    code, out, errors = told("validate", store.path, "--json", "--repair")
+    found = json.loads(out)
+    assert (code, errors, found["problems"], found["orphans"]) == (0, "", [], 1)
+    assert path.name in found["set_aside"][0]
