@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from shutil import which
 from typing import Annotated, Literal, NoReturn
 
 import pandas as pd
@@ -36,10 +35,13 @@ from normorder_words import (
     Plugins,
     asked,
     choices,
+    complete_words,
     existing,
+    is_change,
     open_grid,
     print_json,
     print_table,
+    program,
     read_grid,
 )
 from results import SCHEMAS, Store, StoreError
@@ -52,7 +54,8 @@ from results.secrets import without_secrets
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.splitlines()[0])
+HELP = "Does a normalization layer belong before or after the activation? Trains many seeds, and tests the differences."
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 app.add_typer(normorder_everyday.app)
 USAGE, INTERRUPTED, OURS = 2, 130, 70
 TO_GO_ON = "finished trials are in the store; to go on:"
@@ -64,11 +67,8 @@ Words = Annotated[
     typer.Argument(
         help="grid file, else grids/default.toml; and values in place of its own, as in depth=8 activation=tanh,relu",
         metavar="[GRID] [FIELD=VALUE ...]",
+        autocompletion=complete_words,
     ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Argument(help="values in place of the grid's own, as sweep takes them", metavar="[FIELD=VALUE ...]"),
 ]
 Select = Annotated[
     list[str] | None,
@@ -124,14 +124,32 @@ def open_study(
     return study
 
 
+def used_plugins(grid: Grid) -> dict[str, list[str]]:
+    """By folder, the names of the plug-ins that a grid uses."""
+    used = {
+        "architectures": {cell.architecture for cell in grid.cells()},
+        "activations": {parse(cell.activation)[0] for cell in grid.cells()},
+        "datasets": {cell.dataset for cell in grid.cells()},
+    }
+    return {folder: sorted(names.intersection(plugins.names(folder))) for folder, names in used.items()}
+
+
 def check_plugins(grid: Grid) -> None:
     """Refuse a plug-in whose arms could not be compared."""
-    architectures = {cell.architecture for cell in grid.cells()} & set(plugins.names("architectures"))
-    activations = {parse(cell.activation)[0] for cell in grid.cells()} & set(plugins.names("activations"))
-    if architectures or activations:
+    used = used_plugins(grid)
+    if used["architectures"] or used["activations"]:
         from harness.conformance import refuse  # torch costs seconds
 
-        refuse(sorted(architectures), sorted(activations))
+        refuse(used["architectures"], used["activations"])
+
+
+def plugins_of(grid: Grid) -> list[str]:
+    """As in 'mish.py (activation), SHA-256 0123456789abcdef…'"""
+    return [
+        f"{name}.py ({folder.removesuffix('s')}), SHA-256 {plugins.sha256(folder, name)[:16]}…"
+        for folder, names in used_plugins(grid).items()
+        for name in names
+    ]
 
 
 def decides(grid: Grid) -> Wanted | None:
@@ -263,7 +281,7 @@ def sweep(
         print(f"reasons of failure: column 'error' of {where.path / 'runs'}; --retry runs them again")
     given = [*([("--store", store)] if store else []), *(("--plugin", path) for path in plugin or ())]
     options = [str(word) for pair in given for word in pair]
-    print("next:", shlex.join(["normorder", "report", *what.words, *options]))
+    print("next:", shlex.join([program(), "report", *what.words, *options]))
     finish(last, failed=counts["failed"] + last.plan.failed + gone)
 
 
@@ -316,7 +334,7 @@ def report(
     from reports import page  # pandas, scipy and seaborn cost seconds
 
     grid, where = open_grid(asked(words, seeds), store)
-    for line in page.build(grid, where, out or Path("reports/build") / grid.name, claims):
+    for line in page.build(grid, where, out or Path("reports/build") / grid.name, claims, plugins_of(grid)):
         print(line)
 
 
@@ -409,10 +427,15 @@ def validate_command(
 
 @app.command("status")
 def status_command(
-    store: StoreFolder,
-    grid_path: Annotated[str, typer.Argument(help="grid file", metavar="GRID")],
-    changes: Changes = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="store, else that of --store; grid file, and values in place of its own",
+            metavar="[STORE] GRID [FIELD=VALUE ...]",
+        ),
+    ],
     plugin: Plugins = None,
+    store: StorePath = None,
     seeds: SeedCount = None,
     as_json: Json = False,
     follow: Annotated[
@@ -424,14 +447,17 @@ def status_command(
 
     Example: normorder status results/data/default grids/default.toml
     """
-    where, grid = existing(store), read_grid(asked([grid_path, *(changes or ())], seeds))
     if follow and as_json:
         raise WrongUse("--json tells how it is now, and --follow shows it while it goes on: one of them")
+    if not store and len(words) > 1 and not is_change(words[1]):
+        store, *words = words
+    grid, where = open_grid(asked(words, seeds), store)
     if follow:
         import normorder_follow  # pandas and scipy cost seconds
 
         normorder_follow.follow(grid, where, partial(overview, grid, where, decides(grid)), every)
         return
+    where.check_there()
     found = overview(grid, where, decides(grid))
     if as_json:
         by_value = [{"field": field, "value": value, **counts} for (field, value), counts in found.by_value.items()]
@@ -486,9 +512,7 @@ def plain_output() -> None:
 
 def again() -> str:
     """The command that was given, as it can be typed."""
-    program = Path(sys.argv[0])
-    typed = "normorder" if program.name != "normorder" or which("normorder") == sys.argv[0] else sys.argv[0]
-    return without_secrets(shlex.join([typed, *sys.argv[1:]]))
+    return without_secrets(shlex.join([program(), *sys.argv[1:]]))
 
 
 def main() -> None:

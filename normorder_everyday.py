@@ -9,7 +9,19 @@ import harness
 from grids import GridError, Resources, WrongUse, near
 from harness import datasets
 from harness.apart import apart, private_folder
-from normorder_words import FAILED, Asked, Json, Plugins, choices, existing, print_json, print_table, read_grid
+from normorder_words import (
+    FAILED,
+    Asked,
+    Json,
+    Plugins,
+    choices,
+    complete_architecture,
+    existing,
+    print_json,
+    print_table,
+    program,
+    read_grid,
+)
 from results import Store, StoreError
 from results.protocol import expected
 
@@ -62,8 +74,8 @@ def new_architecture(name: Annotated[str, typer.Argument(help="its name in grids
 
     path = shown(new.architecture(name))
     print(f"wrote {path}, a perceptron to begin with; next:")
-    print(f"  change it, then   normorder check-architecture {name}")
-    print(f"  try it at once    normorder sweep grids/smoke.toml architecture={name} --store /tmp/{name}")
+    print(f"  change it, then   {program()} check-architecture {name}")
+    print(f"  try it at once    {program()} sweep grids/smoke.toml architecture={name} --store /tmp/{name}")
     print(f'  or in a grid      architecture = ["mlp", "{name}"]')
 
 
@@ -82,14 +94,16 @@ def new_grid(name: Annotated[str, typer.Argument(help="of its file in the folder
 
     path = new.grid(name, Path("grids"))
     print(f"wrote {path}; next:")
-    print("  change it; what there is to name, tells   normorder list architectures|activations|orders|datasets")
-    print(f"  what it takes and can show                normorder plan {path}")
-    print(f"  train and read                            normorder sweep {path}, then normorder report {path}")
+    print(f"  change it; what there is to name, tells   {program()} list architectures|activations|orders|datasets")
+    print(f"  what it takes and can show                {program()} plan {path}")
+    print(f"  train and read                            {program()} sweep {path}, then {program()} report {path}")
 
 
 @app.command("check-architecture")
 def check_architecture(
-    name: Annotated[str, typer.Argument(help="a file in harness/architectures, or a plug-in")],
+    name: Annotated[
+        str, typer.Argument(help="a file in harness/architectures, or a plug-in", autocompletion=complete_architecture)
+    ],
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -99,7 +113,7 @@ def check_architecture(
     """
     there = harness.names("architectures")
     if name not in there:
-        raise WrongUse(f"there is no architecture {name}; there are {', '.join(there)}{near(name, there)}")
+        raise WrongUse(f"there is no architecture {name}; {near(name, there)}there are {', '.join(there)}")
     from harness.conformance import check, warning  # torch costs seconds
 
     found = []

@@ -40,7 +40,11 @@ class Progress:
 
 
 def follow(grid: Grid, store: Store, look: Callable[[], Overview], every_s: float) -> None:
-    """Show it until every planned run has ended: as a picture on a terminal, else as a line where it has changed."""
+    """Show it until every planned run has ended: as a picture on a terminal, else as a line where it has changed.
+
+    A store that is not there yet is waited for; one that goes away again is an error.
+    """
+    wait_for(store, every_s)
     progress, console, last = Progress(), Console(), ""
     with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
         while True:
@@ -57,6 +61,16 @@ def follow(grid: Grid, store: Store, look: Callable[[], Overview], every_s: floa
             if not found.total["missing"]:
                 return
             time.sleep(rest_s(time.monotonic() - start, every_s))
+
+
+def wait_for(store: Store, every_s: float) -> None:
+    """Until a sweep has begun to write there, which it does when Ray runs."""
+    told = False
+    while not store.is_there():
+        if not told:
+            print(f"waiting for {store.path}: no sweep has written there yet", flush=True)
+        told = True
+        time.sleep(every_s)
 
 
 def seen(grid: Grid, store: Store, wanted: Wanted | None, height: int) -> RenderableType:
@@ -77,7 +91,7 @@ def picture(grid: Grid, store: Store, found: Overview, height: int) -> Renderabl
     for (field, value), counts in list(found.by_value.items())[:rows]:
         ended, total = sum(counts[fate] for fate in ENDED), sum(counts[fate] for fate in FATES)
         full = round(BAR * ended / max(total, 1))
-        bar = Text("━" * full, "green").append("━" * (BAR - full), "bright_black")
+        bar = Text("━" * full, "green").append("╌" * (BAR - full), "bright_black")
         lost = ", ".join(f"{counts[fate]:,} {fate}" for fate in ("diverged", "failed") if counts[fate])
         table.add_row(Text(f"{field} {setting(value)}"), bar, f"{ended:,}/{total:,}", Text(lost, "red"))
     more = len(found.by_value) - rows

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 import harness
-from grids import Grid, WrongUse
+from grids import Cell, Grid, WrongUse
 from harness import plugins
 from harness.initialisation import ACTIVATIONS
 from results import METRICS, Store
@@ -57,10 +58,31 @@ class Asked(NamedTuple):
         return [str(self.path), *self.changes, *seeds]
 
 
+def complete_words(incomplete: str) -> list[str]:
+    """Of '[GRID] [FIELD=VALUE ...]' in a shell: grid files here, and fields."""
+    words = [*map(str, sorted(Path("grids").glob("*.toml"))), *(f"{field}=" for field in (*Cell.model_fields, "seeds"))]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def complete_architecture(incomplete: str) -> list[str]:
+    return [name for name in harness.names("architectures") if name.startswith(incomplete)]
+
+
+def program() -> str:
+    """This command, as it can be typed here."""
+    typed = Path(sys.argv[0])
+    return "normorder" if typed.name != "normorder" or which("normorder") == sys.argv[0] else sys.argv[0]
+
+
+def is_change(word: str) -> bool:
+    """Whether it is a value in place of a grid's own, as depth=8, and no path."""
+    return re.match(r"\w+=", word) is not None and not word.endswith(".toml")
+
+
 def asked(words: Sequence[str] | None, seeds: int | None) -> Asked:
     """Of '[GRID] [FIELD=VALUE ...]'. seeds: of --seeds, for which seeds=N is another name."""
     words = words or ()
-    changes = [word for word in words if re.match(r"\w+=", word) and not word.endswith(".toml")]
+    changes = [word for word in words if is_change(word)]
     paths = [word for word in words if word not in changes]
     if len(paths) > 1:
         raise WrongUse(f"one grid at a time, and values as FIELD=VALUE: {' '.join(paths)}")

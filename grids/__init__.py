@@ -44,9 +44,9 @@ class GridError(WrongUse):
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """'; did you mean relu?' where a known name is near, to end an error with."""
+    """'did you mean relu? ' where a known name is near, to stand before all that there are."""
     found = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    return f"did you mean {found[0]}? " if found else ""
 
 
 def _number(value: Any) -> Any:
@@ -160,7 +160,8 @@ class Cell(BaseModel):
             return value
         if choices is not None and value not in choices:
             raise ValueError(
-                f"there is no such {info.field_name}; there are {', '.join(choices)}{near(value, choices)}"
+                f"there is no such {info.field_name}; {near(value, choices)}there are {', '.join(choices)}, and files of "
+                "your own with --plugin"
             )
         return value
 
@@ -199,7 +200,10 @@ class Cell(BaseModel):
         defaults = info.context["activation"]
         name, colon, text = value.partition(":")
         if name not in defaults:
-            raise ValueError(f"there is no such activation; there are {', '.join(defaults)}{near(name, defaults)}")
+            raise ValueError(
+                f"there is no such activation; {near(name, defaults)}there are {', '.join(defaults)}, and files of your own "
+                "with --plugin"
+            )
         if not colon:
             return name
         if defaults[name] is None:
@@ -502,7 +506,7 @@ class _Reader:
         for key in document:
             if key not in (*TABLES, "exclude"):
                 known = (*TABLES, "exclude")
-                raise self.fail(f"unknown key {key!r}", f"there are {', '.join(known)}{near(key, known)}")
+                raise self.fail(f"unknown key {key!r}", f"{near(key, known)}there are {', '.join(known)}")
         for key in TABLES:
             if not isinstance(document.get(key, {}), dict):
                 raise self.fail(f"{key} = {document[key]!r}", f"must be a table, [{key}]")
@@ -563,7 +567,7 @@ class _Reader:
         """The field and the values of 'depth=8,16'."""
         key, _, values = text.partition("=")
         if key not in FIELDS:
-            raise self.fail(f"{text}: there is no field {key!r}", f"there are {', '.join(FIELDS)}{near(key, FIELDS)}")
+            raise self.fail(f"{text}: there is no field {key!r}", f"{near(key, FIELDS)}there are {', '.join(FIELDS)}")
         return key, [self.typed(key, value.strip(), text) for value in values.split(",")]
 
     def typed(self, key: str, text: str, where: str) -> Any:
@@ -605,14 +609,16 @@ class _Reader:
             for key, value in document.get(table, {}).items():
                 if key not in FIELDS:
                     raise self.fail(
-                        f"[{table}] unknown key {key!r}", f"there are {', '.join(FIELDS)}{near(key, FIELDS)}"
+                        f"[{table}] unknown key {key!r}", f"{near(key, FIELDS)}there are {', '.join(FIELDS)}"
                     )
                 if key in raw:
                     raise self.fail(f"[{table}] {key}", f"is given in [{raw[key][0]}] already")
                 if table == "recipe" and isinstance(value, list):
                     raise self.fail(f"[recipe] {key} = {value!r}", "takes one value; several belong under [axes]")
                 if table != "recipe" and not isinstance(value, list):
-                    raise self.fail(f"[{table}] {key} = {value!r}", "takes a list of values")
+                    raise self.fail(
+                        f"[{table}] {key} = {value!r}", f"takes a list of values, as in [{json.dumps(value)}]"
+                    )
                 if value == []:
                     raise self.fail(f"[{table}] {key} = []", "has no value")
                 raw[key] = table, value if isinstance(value, list) else [value]
@@ -788,13 +794,14 @@ class _Reader:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            problem = error.errors()[0]
+            problems = error.errors()  # a misspelt key first, and not the one that is therefore missing
+            problem = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
                 known = Primary if problem["loc"][0] == "primary" else model
                 raise self.fail(
                     f"[{table}] unknown key {key!r}",
-                    f"there are {', '.join(known.model_fields)}{near(key, known.model_fields)}",
+                    f"{near(key, known.model_fields)}there are {', '.join(known.model_fields)}",
                 ) from None
             if problem["type"] == "missing":
                 raise self.fail(f"[{table}] {key}", "is missing") from None
@@ -843,7 +850,7 @@ class _Reader:
             if metric not in self.choices["metric"]:
                 raise self.fail(
                     f"[analysis] {key}: unknown metric {metric!r}",
-                    f"there are {', '.join(self.choices['metric'])}{near(metric, self.choices['metric'])}",
+                    f"{near(metric, self.choices['metric'])}there are {', '.join(self.choices['metric'])}",
                 )
         return analysis.model_copy(update={"arms": arms, "contrasts": contrasts, "primary": primary})
 

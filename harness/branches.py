@@ -97,8 +97,23 @@ class _ShortcutTwin(nn.Module):
         return F.pad(x, [0, 0] * (x.ndim - 3) + [0, self.more]).flatten(1, 2)
 
 
-class Residual(nn.Module):
-    """shortcut(x) + branch(x), and then what `cell.after_sum` names: (S, flow(c_in), B, *space) -> (S, flow(c_out), ...).
+class Sum(nn.Module):
+    """shortcut(x) + branch(x), and then what `cell.after_sum` names: (S, flow(c), B, *space), both ways.
+
+    c: channels of what the branch gives. space: its dimensions. shortcut: x itself where there is none.
+    """
+
+    def __init__(self, cell: Cell, branch: nn.Module, c: int, space: int, shortcut: nn.Module | None = None):
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut or nn.Identity()
+        self.after = named_layers(cell, "after_sum", flow(cell, c), space)
+
+    def forward(self, x):
+        return self.after(self.shortcut(x) + self.branch(x))
+
+
+class Residual(Sum):
+    """A sum around two units, whose shortcut may halve space: (S, flow(c_in), B, *space) -> (S, flow(c_out), ...).
 
     The branch is two units of the order; `cell.branch_end` says what the last one keeps behind its weight. He et al. 2015
     have order weight-bn-act, branch_end norm, after_sum act; their full pre-activation of 2016 (arXiv:1603.05027) is order
@@ -106,13 +121,9 @@ class Residual(nn.Module):
     """
 
     def __init__(self, cell: Cell, c_in: int, c_out: int, kernel: tuple[int, ...] = (), stride: int = 1):
-        super().__init__()
         space = len(kernel)
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             block(cell, c_in, c_out, kernel, stride), block(cell, c_out, c_out, kernel, end=cell.branch_end)
         )
-        self.shortcut = nn.Identity() if stride == 1 else Shortcut(space, flow(cell, 1), c_in, c_out)
-        self.after = named_layers(cell, "after_sum", flow(cell, c_out), space)
-
-    def forward(self, x):
-        return self.after(self.shortcut(x) + self.branch(x))
+        shortcut = None if stride == 1 else Shortcut(space, flow(cell, 1), c_in, c_out)
+        super().__init__(cell, branch, c_out, space, shortcut)

@@ -46,10 +46,11 @@ class Checked(NamedTuple):
 
 
 def check(name: str) -> Iterator[Checked]:
-    """Every check of an architecture, one after the other, on one thread."""
+    """Every check of an architecture, one after the other, on one thread; only the first where nothing can be built."""
     torch.set_num_threads(1)
-    for each in CHECKS:
-        yield Checked(_what(each), _problem(each, name))
+    built = _problem(lambda name: _model(_cell(name)), name)
+    for each in CHECKS[:1] if built else CHECKS:
+        yield Checked(_what(each), _problem(each, name) or built)
 
 
 def warning(name: str) -> str:
@@ -69,7 +70,7 @@ def refuse(architectures: Iterable[str], activations: Iterable[str]) -> None:
     for name in architectures:
         for each in QUICK:
             if problem := _problem(each, name):
-                raise PluginError(f"plug-in {name}: {problem}; of every architecture must hold: {_what(each)}")
+                raise PluginError(f"plug-in {name}: {problem} (must hold: {_what(each)})")
     for name in activations:
         if problem := _problem(acts_alone, name):
             raise PluginError(f"plug-in {name}: {problem}")

@@ -4,7 +4,8 @@ What goes to other processes, here and on a cluster, is the source text, in a va
 checks its SHA-256 before it runs it. A file with `build` is an architecture, one with `load` a data set, both as those of
 harness/architectures and harness/datasets. One with `activation(parameter)`, which gives a torch module that acts on each
 number alone, is an activation; it states `GAIN`, the standard deviation of the weights before it in units of 1/sqrt(fan_in),
-and, if it has one, `PARAMETER`, its default.
+and, if it has one, `PARAMETER`, its default. It may state `SATURATED`, up to where and from where on it is saturated at that
+default, None where it is not: without it nothing is reported of its saturation.
 """
 
 import ast
@@ -29,7 +30,7 @@ DEFINES = {"build": "architectures", "load": "datasets", "activation": "activati
 FACTS = {
     "architectures": ("CONVOLUTIONS", "CONSTANT_WIDTH", "UNITS", "PRODUCTS"),
     "datasets": ("FLIPS",),
-    "activations": ("GAIN", "PARAMETER"),
+    "activations": ("GAIN", "PARAMETER", "SATURATED"),
 }
 MOST_BYTES = 100_000  # of the variable, since systems take no more in one
 
@@ -83,11 +84,20 @@ def _read(path: Path) -> tuple[str, str, str]:
             raise PluginError(f"{path}: an activation states GAIN = a number above 0, of the weights before it")
         if parameter is not None and not _is_number(parameter):
             raise PluginError(f"{path}: PARAMETER must be a number, or be left out where there is none")
+        if not _is_range(facts["SATURATED"]):
+            raise PluginError(
+                f"{path}: SATURATED must be up to where and from where on it is saturated, as (-2.25, None), or be left out"
+            )
     return folder, path.stem, text
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: Any) -> bool:
+    ends = value if isinstance(value, tuple | list) else ()
+    return value is None or (len(ends) == 2 and all(each is None or _is_number(each) for each in ends))
 
 
 def _one(folder: str) -> str:
@@ -123,6 +133,11 @@ def source(folder: str, name: str) -> str | None:
 def filename(name: str) -> str:
     """As tracebacks have it."""
     return f"<plug-in {name}>"
+
+
+def sha256(folder: str, name: str) -> str:
+    """Of the text of a plug-in."""
+    return _sha256(_sources(os.environ[VARIABLE])[folder, name])
 
 
 @cache

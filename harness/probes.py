@@ -24,7 +24,7 @@ from harness.evaluation import shared_batch
 from harness.layers import Block, Dropout, Weight
 from harness.normalizations import BatchNorm
 from harness.step import first_step
-from harness.values import NUMBERS, SPREAD, Described, describe, saturated, spread
+from harness.values import NUMBERS, SPREAD, Described, describe, saturated, saturation, spread
 
 GRADIENT_EXAMPLES = 32  # at most; batch normalization needs a batch, more would cost more than they tell
 CHANGES = 6  # weight layers, at most, of which the change of the gradient is measured: each costs a third of a step
@@ -117,7 +117,7 @@ class Prober:
             put(i, NUMBERS, each.described.numbers)
             if each.spread is not None:
                 put(i, SPREAD, each.spread)
-            if each.site.is_activation:
+            if each.site.is_activation and saturation(self.cell.activation):
                 always = (each.often == each.places).double().mean(1)
                 of_finite = np.where(np.isnan(numbers["mean"][i]), np.nan, 1)
                 both = torch.stack([each.often.mean(1) / each.places, always]).cpu().numpy()

@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import traceback
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
 from grids import Cell
 from harness import graphs, memory
@@ -32,6 +34,7 @@ from harness.training import Training, train
 from results import METRICS, table
 from results.secrets import without_secrets
 
+HEEDED_BY_SOME = ("after_sum", "branch_end", "pool")  # fields of a cell
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -39,25 +42,48 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> list[str
     """PlanError for a cell whose architecture refuses it, as a convolution does without space, or gives no logits.
 
     Every network is built; of each architecture and data set, one is tried on two examples, and so is every network that
-    normalises over nothing but space, of which pooling must leave something. Gives warnings, of architectures that are slow.
+    normalises over nothing but space, of which pooling must leave something. Gives warnings: of architectures that are slow,
+    and of fields that do nothing in them.
     """
-    tried, warnings = set(), {}
+    tried, slowness = set(), {}
+    values: dict[tuple[str, str], set] = defaultdict(set)  # of a field in an architecture
+    heeded: set[tuple[str, str]] = set()
     for cell in cells:
-        examples = data[cell.dataset]
+        examples, architecture = data[cell.dataset], cell.architecture
         try:
             model = build(cell, examples.shape, examples.classes)
-            warnings[slow(cell.architecture, model)] = None
+            slowness[slow(architecture, model)] = None
             over_space = any(isinstance(layer, GroupNorm) and layer.each_channel for layer in model.modules())
-            if over_space or (cell.architecture, cell.dataset) not in tried:
-                tried.add((cell.architecture, cell.dataset))
+            if over_space or (architecture, cell.dataset) not in tried:
+                tried.add((architecture, cell.dataset))
                 x = shared_batch(torch.from_numpy(examples.x_train[:2].copy()), seeds=1)
                 logits = stack(model, [0])(x)
                 if logits.shape != (1, examples.classes, len(x[0, 0])):
                     raise ValueError(f"gives {tuple(logits.shape)} where (1, classes, batch) is due")
+            for field in HEEDED_BY_SOME:
+                values[architecture, field].add(getattr(cell, field))
+                if (architecture, field) not in heeded and _heeds(cell, field, model, examples):
+                    heeded.add((architecture, field))
         except Exception as error:  # whatever its file does
-            reason = in_a_line(error, cell.architecture)
-            raise PlanError(f"architecture {cell.architecture}, data set {cell.dataset}: {reason}") from None
-    return [*filter(None, warnings)]
+            reason = in_a_line(error, architecture)
+            raise PlanError(f"architecture {architecture}, data set {cell.dataset}: {reason}") from None
+    ignored = [key for key, there in values.items() if len(there) > 1 and key not in heeded]
+    return [*filter(None, slowness), *(_ignored(*key) for key in ignored)]
+
+
+def _heeds(cell: Cell, field: str, model: nn.Module, data: Data) -> bool:
+    """Whether the network would be another one if the field had its default."""
+    default = Cell.model_fields[field].default
+    if getattr(cell, field) == default:
+        return False
+    return repr(build(cell.model_copy(update={field: default}), data.shape, data.classes)) != repr(model)
+
+
+def _ignored(architecture: str, field: str) -> str:
+    return (
+        f"{field} does nothing in architecture {architecture}: cells that differ in it alone are the same network, and "
+        f'count as several; exclude = [{{ architecture = "{architecture}", {field} = … }}] leaves them out'
+    )
 
 
 class Outcome(NamedTuple):

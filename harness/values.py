@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.initialisation import parse
+from harness import plugins
+from harness.initialisation import default_parameter, parse
 from results.schema import QUANTILES
 
 MOST_VALUES = 2**22  # of a seed, of which moments and shares are taken: 334 images of 16 channels and 28×28
@@ -105,13 +106,24 @@ def spread(x: torch.Tensor) -> np.ndarray:
         return np.stack([(trace / norm) ** 2, (total**2 - count) / (count * (count - 1))])
 
 
+def saturation(activation: str) -> tuple[float, float] | None:
+    """Up to where, and from where on, an activation is saturated; None of a plug-in that does not state it."""
+    name, parameter = parse(activation)
+    if name in SATURATED:
+        return SATURATED[name](parameter)
+    stated = plugins.states(plugins.source("activations", name), "SATURATED")
+    if stated is None or parameter != default_parameter(name):
+        return None
+    return tuple(end if number is None else number for number, end in zip(stated, ANYWHERE, strict=True))
+
+
 def saturated(activation: str, z: torch.Tensor) -> torch.Tensor:
     """How often the activation is saturated in each channel where it is given z (S, C, B, *space). (S, C)
 
-    Maxout has twice as many channels before as after it, and is never saturated: it gets 0 for each of z.
+    Maxout has twice as many channels before as after it, and is never saturated: it gets 0 for each of z, as do those of
+    which nothing is known.
     """
-    name, parameter = parse(activation)
-    low, high = SATURATED.get(name, lambda _: ANYWHERE)(parameter)  # of a plug-in nothing is known
+    low, high = saturation(activation) or ANYWHERE
     if (low, high) == ANYWHERE:
         return z.new_zeros(z.shape[:2])
     places = tuple(range(2, z.ndim))

@@ -35,6 +35,7 @@ _ARM_COLOURS = [_PALETTE[i] for i in (7, 0, 1, 2, 4, 5, 8, 9)]
 _ARM_LINES = ("solid", "dashed", "dashdot", "dotted")
 MOST_ROWS, MOST_PANELS, MOST_COLUMNS = 60, 24, 6
 MOST_ACROSS = 12  # columns of a heatmap
+A_LETTER = 0.075  # inches of width, at most, of a name's
 MOST_FAMILIES = 12  # with a heatmap and a forest each
 
 
@@ -297,13 +298,15 @@ def by_arm(frame: pd.DataFrame, metric: str, fields: Sequence[str], arms: Sequen
     frame = frame.merge(kinds.assign(name=names), on=rows) if rows else frame.assign(name=names[0])
     with mpl.rc_context(STYLE):
         size = (min(11, 0.75 + len(panels) * max(2.0, 0.62 * len(names))), 3.1)
+        room = (size[0] - 0.75) / len(panels) / len(names)
+        upright = 90 if max(map(len, names)) * A_LETTER > room else 0
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for ax, panel in zip(axes, panels, strict=True):
             here = frame if panel is None else frame[frame[columns[0]] == panel]
             _strip(ax, here, names, arms, colours)
             ax.set(title="" if panel is None else f"{columns[0]} {panel:g}", xlabel="", ylabel="")
-            ax.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0)
+            ax.set_xticks(range(len(names)), names, rotation=upright)
             ax.grid(axis="x", visible=False)
         axes[0].set_ylabel(f"{metric.replace('_', ' ')} ({unit})")
         handles = [Line2D([], [], marker="o", linewidth=0, color=colours[arm], label=arm) for arm in arms]

@@ -9,7 +9,7 @@ import pandas as pd
 from reports.ledger import BOUNDED, SIDES, Claim, Selection, numeric
 from reports.measures import Measure, measure
 from reports.sides import Evidence
-from reports.words import amount, counted, enumerated, interval, label, p_in_words, setting
+from reports.words import NAMES, amount, counted, enumerated, interval, label, p_in_words, setting
 
 MOST_NAMED = 4  # cells in a sentence
 Array = np.ndarray
@@ -165,9 +165,20 @@ def _fields(columns: list[str]) -> list[str]:
     return list(dict.fromkeys(name.removesuffix("_first").removesuffix("_second") for name in columns))
 
 
+def _of_side(column: str) -> str:
+    """Of a column of Evidence.rows: 'order_second' is 'against', 'batch_second' 'against batch'."""
+    for ending, word in (("_first", "with"), ("_second", "against")):
+        if column.endswith(ending):
+            field = column.removesuffix(ending)
+            return word if field in NAMES else f"{word} {field}"
+    return column
+
+
 def _cells(rows: pd.DataFrame, fields: list[str]) -> str:
     """'(relu, depth 2), (relu, depth 4) and 3 more'"""
-    names = [label(row, fields) for _, row in rows.head(MOST_NAMED).iterrows()]
+    told = {name: _of_side(name) for name in fields}
+    named = rows.rename(columns=told).head(MOST_NAMED)
+    names = [label(row, list(told.values())) for _, row in named.iterrows()]
     names = [f"({name})" for name in names] if len(fields) > 1 else names
     if len(rows) > MOST_NAMED:
         names.append(f"{len(rows) - MOST_NAMED} more")

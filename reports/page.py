@@ -71,10 +71,15 @@ class Album:
         return {"name": name, "title": title, "about": about, "wide": wide, "svg": svg}
 
 
-def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None) -> list[str]:
+ALWAYS = ("parquet", "csv")  # forms of the table of comparisons that every report has
+
+
+def build(
+    grid: Grid, store: Store, folder: Path, own_claims: Path | None = None, plugins: Sequence[str] = ()
+) -> list[str]:
     """Write index.html, its tables as files and figures/ into `folder`; say what was written.
 
-    own_claims: a file of claims that are judged beside the published ones.
+    own_claims: a file of claims that are judged beside the published ones. plugins: what the page says of each that is used.
     """
     ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
     gathered = gather(grid, store)
@@ -84,10 +89,12 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     album = Album(folder / "figures")
     page, script = folder / "index.html", Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     with export.writing(folder):
-        for form in ("parquet", "csv"):
-            export.write(frame, grid, form, folder)
+        for form, name in export.FILES.items():
+            if form in ALWAYS or (folder / name).exists():  # an earlier export, which would tell of another analysis
+                export.write(frame, grid, form, folder)
         export.write_csv(selected.known.drop(columns="cell_id"), folder / "runs.csv")
         shown, beside = _contents(gathered, selected, frame, store, ledger, album)
+        shown["provenance"] += [("plug-ins", "; ".join(plugins))] if plugins else []
         for name, table in beside.items():
             export.write_csv(table, folder / f"{name}.csv")
         if "layers" in beside:
@@ -97,8 +104,7 @@ def build(grid: Grid, store: Store, folder: Path, own_claims: Path | None = None
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
     tables = ", ".join(f"{name}.csv" for name in ("comparisons", "runs", *beside))
-    parquet = ", ".join(f"{name}.parquet" for name in ("comparisons", "layers") if name in ("comparisons", *beside))
-    files = f"{tables}, {parquet}, and in figures/ as SVG and PNG: {', '.join(album.names)}"
+    files = f"{tables}, some of them as Parquet, and {len(album.names)} figures as SVG and PNG"
     headline = shown["answer"]["headline"]
     return [headline, f"{len(frame):,} comparisons: {counts}", str(page.resolve()), f"beside it {files}"]
 

@@ -152,7 +152,7 @@ def in_words(found: Power) -> list[str]:
     pairs = " to ".join(dict.fromkeys(f"{pairs}" for pairs in (found.looks[0], found.looks[-1])))
     lines = [
         f"power of {found.contrast} in {of.title}: {counted(found.comparisons, 'comparison')} of {pairs} pairs",
-        f"  the exact paired test can reach p = {found.smallest_p:.2g}",
+        f"  the exact paired test (sign flips) can reach p = {found.smallest_p:.2g}; verdicts are by t tests",
     ]
     if not found.source:
         return [*lines, "  the spread of differences is not known, so no more can be told"]

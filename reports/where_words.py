@@ -105,7 +105,7 @@ def _dependence(where: Where) -> Iterator[str]:
     if len(rows) * 2.0 ** (1 - n) > where.alpha:
         yield (
             f"With {counted(n, 'seed')} none of {len(rows)} joint tests could reject, whatever the differences: of what "
-            "it depends cannot be told."
+            "it depends they cannot tell; the contrasts below are t tests, which can reject with fewer seeds."
         )
     elif not found.all():
         quiet = rows[~found].sort_values("p_holm", kind="stable").index

@@ -57,9 +57,12 @@ class Store:
     def __init__(self, path: str | Path | Place):
         self.path = locate(path)
 
+    def is_there(self) -> bool:
+        return at(self.path).is_there(self.path, SCHEMAS, f"{MARK}*")
+
     def check_there(self) -> None:
         """StoreError unless there is a store."""
-        if not at(self.path).is_there(self.path, SCHEMAS, f"{MARK}*"):
+        if not self.is_there():
             raise StoreError(f"{self.path}: there is no store")
 
     def check_writable(self) -> None:

@@ -139,7 +139,7 @@ def test_the_report_says_what_was_changed(path):
         ("lr=fast", "lr=fast: lr is a number"),
         ("affine=1", "affine=1: affine is true or false"),
         ("depht=8", "did you mean depth?"),
-        ("activation=rleu", r"\[axes\] activation = 'rleu'.*; did you mean relu\?"),
+        ("activation=rleu", r"\[axes\] activation = 'rleu'.*; did you mean relu\? there are"),
         ("order=bn-act", "each exactly once"),
         ("depth=2,2", r"depth = 2: is listed twice"),
         ("depth=2 depth=4", "depth is given more than once; several values are joined, as in 2,4"),

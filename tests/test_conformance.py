@@ -70,7 +70,7 @@ WRONG = {
                         "blocks.0 has scale, which all seeds would share"),
     "seeds that mix": (FACTS, SPARE.replace("return self.used(x)", "return self.used(x - x.mean(0))") + BLOCKS.format(
         block="Spare()"), "computes_a_seed_alone", " is "),
-    "an error": (FACTS, "    raise OSError('no such file')", "gives_logits",
+    "an error": (FACTS, "    raise OSError('no such file')", "says_what_it_is",
                  "OSError: no such file (wrong_an_error.py, line 10)"),
     "no learning": (FACTS, BLOCKS.format(block="nn.Sequential(block(cell, cell.width, cell.width), Dead())").replace(
         "    blocks", "    class Dead(nn.Module):\n        def forward(self, x):\n            return 0 * x\n    blocks", 1),
@@ -103,6 +103,13 @@ def test_each_check_sees_what_it_is_about(written, what):
     assert words in found[WHAT[sees]]
 
 
+def test_of_a_network_that_cannot_be_built_one_check_fails(written):
+    name = written("wrong_name", FACTS, "    return undefined")
+    assert [each.problem for each in check(name)] == [
+        "NameError: name 'undefined' is not defined (wrong_name.py, line 10)"
+    ]
+
+
 def test_every_check_has_something_that_it_sees():
     assert {sees for *_, sees, _ in WRONG.values()} >= {each.__name__ for each in CHECKS}
 
@@ -116,4 +123,4 @@ def test_the_command_lists_the_checks_and_fails_with_one(written, told):
     assert f"{name}: 1 of {len(CHECKS)} checks fails, so its arms cannot be compared" in out
     assert sum(bool(each["problem"]) for each in json.loads(told("check-architecture", name, "--json")[1])) == 1
     code, _, errors = told("check-architecture", "resnett")
-    assert (code, errors.endswith("did you mean resnet?\n")) == (2, True)
+    assert (code, "no architecture resnett; did you mean resnet? there are " in errors) == (2, True)

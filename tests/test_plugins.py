@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 import os
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import harness
@@ -20,6 +22,8 @@ from harness.initialisation import ACTIVATIONS, gain, parse
 from harness.plan import code_version
 from harness.plugins import PluginError
 from harness.replay import find, replay
+from harness.training import train
+from harness.values import saturation
 from results import Store
 
 MIXER = '''"""Mixes space and channels in turn."""
@@ -165,10 +169,11 @@ def test_processes_that_are_started_know_them_and_check_what_they_got(written):
         ("squareplus", SQUAREPLUS.replace("GAIN = 1.2", "GAIN = 1 / 2"), "GAIN must be a plain value, as 1.5 or True"),
         ("squareplus", SQUAREPLUS.replace("GAIN = 1.2", "GAIN = True"), "an activation states GAIN = a number above 0"),
         ("squareplus", SQUAREPLUS.replace("PARAMETER = 4.0", "PARAMETER = 'b'"), "PARAMETER must be a number"),
+        ("squareplus", SQUAREPLUS + "SATURATED = -2.0\n", "SATURATED must be up to where and from where on"),
         ("large", MIXER + "# " + base64.b64encode(os.urandom(200_000)).decode(), "plug-ins are too large: "),
     ],
     ids=["nothing", "two things", "no Python", "a taken name", "a taken activation", "no module", "no gain",
-         "a computed gain", "a truth for a gain", "a word for a parameter", "too large"],
+         "a computed gain", "a truth for a gain", "a word for a parameter", "one end", "too large"],
 )  # fmt: skip
 def test_a_file_that_is_no_plugin_says_why(written, name, text, why):
     with pytest.raises(PluginError) as error:
@@ -183,6 +188,21 @@ def test_two_files_of_one_name_are_told_apart(written, tmp_path):
     other.write_text(MIXER + "# another\n")
     with pytest.raises(PluginError, match="another plug-in has the name mixer_e, too; name one of the files otherwise"):
         plugins.add([written("mixer_e", MIXER), other], TAKEN)
+
+
+def test_saturation_is_known_of_a_plugin_that_states_it(written, blobs):
+    stated = SQUAREPLUS + "SATURATED = (-0.5, None)\n"
+    plugins.add([written("squareplus_g", SQUAREPLUS), written("squareplus_h", stated)], TAKEN)
+    assert saturation("squareplus_g") is None
+    assert saturation("squareplus_h") == (-0.5, math.inf)
+    assert saturation("squareplus_h:1.0") is None  # it is stated of the default
+    shares = {}
+    for name in ("squareplus_g", "squareplus_h"):
+        cell = Cell(dataset="x", architecture="mlp", order="weight-act", activation=name, depth=1, epochs=1, batch=30)
+        (probe,) = train(cell, [0, 1], blobs(), probes=[1]).probes
+        shares[name] = probe.numbers["saturated"][probe.sites.index((1, "act"))]
+    assert np.isnan(shares["squareplus_g"]).all()
+    assert ((shares["squareplus_h"] > 0) & (shares["squareplus_h"] < 1)).all()
 
 
 SMOOTH = {

@@ -225,6 +225,8 @@ def test_the_page_on_statistics_has_every_verdict():
     )
 
 
-def test_the_gain_of_the_example_of_an_activation_is_what_it_is_said_to_be():
-    (gain,) = re.findall(r"^GAIN = ([\d.]+)", (ROOT / "harness" / "README.md").read_text(), re.M)
-    assert float(gain) == pytest.approx(1 / math.sqrt((2 + 4.0) / 4), abs=1e-4)
+def test_the_numbers_of_the_example_of_an_activation_are_what_they_are_said_to_be():
+    page = (ROOT / "harness" / "README.md").read_text()
+    gain, low = (float(re.search(rf"^{name} = \(?([-\d.]+)", page, re.M)[1]) for name in ("GAIN", "SATURATED"))
+    assert gain == pytest.approx(1 / math.sqrt((2 + 4.0) / 4), abs=1e-4)
+    assert (1 + low / math.sqrt(low**2 + 4)) / 2 == pytest.approx(1 - 0.97**2, abs=1e-5)
