@@ -21,7 +21,7 @@ from results.protocol import Outcomes, Planned, Stage, expected, planned
 # Not what only looks on (probes.py, values.py): it changes no result, so that other code there leaves all runs valid.
 TRAINED_BY = (
     *("layout.py", "layers.py", "branches.py", "normalizations.py", "initialisation.py", "drawing.py", "lsuv.py"),
-    *("stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
+    *("per_seed.py", "stacking.py", "step.py", "training.py", "evaluation.py", "engine.py"),
     *("seen.py", "augmentation.py"),
 )
 # What a unit of convolution, normalization and activation takes for a place beside its products, in multiplications.
@@ -134,19 +134,24 @@ def _changed(cell: Cell, made: Made, checksum: str) -> str:
     """What differs from the version that made a run: its data set, its architecture's file or the code around it."""
     if made.data != checksum:
         return f"the data set {cell.dataset}"
-    of_activation = f", {cell.activation}" if parse(cell.activation)[0] in plugins.names("activations") else ""
-    return f"{cell.architecture}.py{of_activation} or the training code"
+    code, _, of_activation = code_version(cell.architecture, cell.activation).partition("+")
+    if of_activation and made.code.partition("+")[0] == code:
+        return f"{parse(cell.activation)[0]}.py"
+    return f"{cell.architecture}.py or the training code"
 
 
 @cache
 def code_version(architecture: str, activation: str = "") -> str:
-    """Hash of the files that decide a run's numbers: its architecture's, those that train it, and a plug-in's."""
+    """Hash of the files that decide a run's numbers, its architecture's and those that train it; for an activation that is a
+    plug-in, + and the hash of its file.
+    """
     digest = hashlib.sha256((plugins.source("architectures", architecture) or "").encode())
     ours = [f"architectures/{architecture}.py"] if architecture not in plugins.names("architectures") else []
     for name in (*ours, "architectures/__init__.py", *TRAINED_BY):
         digest.update((HERE / name).read_bytes())
-    digest.update((plugins.source("activations", parse(activation)[0] if activation else "") or "").encode())
-    return digest.hexdigest()[:16]
+    name = parse(activation)[0] if activation else ""
+    of_activation = plugins.sha256("activations", name)[:16] if name in plugins.names("activations") else ""
+    return "+".join(filter(None, [digest.hexdigest()[:16], of_activation]))
 
 
 def group(missing: Iterable[Run], data: Mapping[str, Data], slots: int, hows: Mapping[Cell, How]) -> list[Trial]:

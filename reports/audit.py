@@ -42,8 +42,7 @@ MIXED = {
     "data": "versions of a data set",
     "versions": "sets of versions of Python and libraries",
 }
-# What a value of the column is about; code is also that of an activation from outside of the checkout.
-BELONGS_TO = {"code": ["architecture", "activation"], "data": ["dataset"]}
+BELONGS_TO = {"code": "architecture", "data": "dataset"}  # which of them a value of the column is about
 
 
 def missing(runs: pd.DataFrame, metrics: Sequence[str]) -> list[list[Value | str]]:
@@ -179,8 +178,13 @@ def _pairs_apart(results: Results) -> str:
 def _mix(planned: pd.DataFrame, results: Results, column: str) -> str:
     """A sentence where planned runs differ in what made them, and in how many comparisons they do; else nothing."""
     made = _made(planned, column)
-    belongs = [planned[name] for name in BELONGS_TO.get(column, [])] or np.zeros(len(planned))
+    belongs = planned[BELONGS_TO[column]] if column in BELONGS_TO else np.zeros(len(planned))
     kinds = made.groupby(belongs).nunique().max()
+    if column == "code":  # an activation from a file of its own has a version of its own
+        of_activation = made.str.partition("+")
+        kinds = max(
+            of_activation[0].groupby(belongs).nunique().max(), made.groupby(planned["activation"]).nunique().max()
+        )
     if kinds < 2:
         return ""
     codes = np.append(pd.factorize(_made(results.runs, column))[0], -1)  # −1: no outcome

@@ -86,7 +86,11 @@ RUNS = pa.schema(
             pa.int64(),
             "most seeds that a trial of this shape trains together, as chosen; later sweeps keep to it",
         ),
-        _field("code", pa.string(), "hash of the architecture's file and of what trains it"),
+        _field(
+            "code",
+            pa.string(),
+            "hash of the architecture's file and of what trains it; + that of an activation from a file of its own",
+        ),
         _field("data", pa.string(), "checksum of the prepared data set"),
         _field("commit", pa.string(), "git commit, '+' appended where the tree had changes; empty outside git"),
         _field("versions", pa.string(), "python, torch, ray, numpy"),

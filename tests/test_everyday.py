@@ -22,6 +22,7 @@ from harness.plan import Trial
 from harness.provenance import provenance
 from harness.replay import ReplayError, find, in_words, replay
 from harness.trial import run_trial
+from normorder_words import complete_architecture, complete_words
 from results import METRICS, Store
 from results.schema import RUNS
 
@@ -210,3 +211,34 @@ def test_every_command_has_an_example(told, command):
     code, out, _ = told(command, "--help")
     assert code == 0
     assert f"Example: normorder {command}" in out
+
+
+# the words of commands
+
+
+def test_status_takes_its_store_as_other_commands_do_too(tmp_path, told, monkeypatch):
+    grid = read_grid(tmp_path, ("relu",), seeds=2)
+    store = fill(Store(tmp_path / "results" / "data" / "simulated"), [run(cell, 0) for cell in grid.cells()])
+    monkeypatch.chdir(tmp_path)
+    first, *others = (
+        told("status", *words)
+        for words in (
+            ["simulated.toml"],
+            [store.path, "simulated.toml"],
+            ["simulated.toml", "--store", store.path],
+            [store.path, "simulated.toml", "seeds=2"],
+            ["simulated.toml", "seeds=2"],
+        )
+    )
+    assert "4 planned runs" in first[1]
+    assert [(code, out.partition(": ")[2], errors) for code, out, errors in others] == [
+        (0, first[1].partition(": ")[2], "")
+    ] * 4
+    assert told("status", tmp_path / "other", "simulated.toml")[2].endswith("other: there is no store\n")
+
+
+def test_shells_complete_grids_fields_and_architectures(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert complete_words("grids/s") == ["grids/signs.toml", "grids/smoke.toml"]
+    assert complete_words("dep") == ["depth="]
+    assert complete_architecture("res") == ["resmlp", "resnet"]

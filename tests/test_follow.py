@@ -66,8 +66,8 @@ def test_the_picture_has_progress_by_what_varies_reasons_and_first_results(half)
     console = Console(width=100, file=io.StringIO())
     console.print(picture(grid, store, overview(grid, store), height=30))
     text = console.file.getvalue()
-    assert re.search(r"activation relu +━{24} +4/12 +1 failed", text)
-    assert re.search(r"activation tanh +━{24} +10/12 +1 diverged", text)
+    assert re.search(r"activation relu +━{8}╌{16} +4/12 +1 failed", text)
+    assert re.search(r"activation tanh +━{20}╌{4} +10/12 +1 diverged", text)
     assert "1 failed: no reason recorded" in text
     assert "so far, after − before, 95 % intervals each on its own; verdicts come at the end:\n  tanh: −" in text
 
@@ -86,6 +86,23 @@ def test_on_a_low_terminal_values_give_way_to_reasons_and_results(tmp_path):
     assert lines[6].strip() == "and 2 more values"
     assert lines[7] == "1 failed: no reason recorded"
     assert sum("n = 3" in line for line in lines) == 5  # the pair of the failed run is none
+
+
+def test_a_store_that_is_not_there_yet_is_waited_for(told, tmp_path, monkeypatch):
+    grid = read_grid(tmp_path, ("relu",), seeds=3)
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            fill(Store(tmp_path / "store"), [run(cell, s) for cell in grid.cells() for s in range(3)])
+
+    monkeypatch.setattr("normorder_follow.time.sleep", sleep)
+    code, out, errors = told("status", tmp_path / "store", tmp_path / "simulated.toml", "--follow")
+    assert (code, errors, slept) == (0, "", [5.0, 5.0])
+    waiting, done = out.splitlines()
+    assert waiting == f"waiting for {tmp_path / 'store'}: no sweep has written there yet"
+    assert done.startswith("runs 6/6")
 
 
 def test_without_a_terminal_it_is_a_line_where_something_changed(half, told, tmp_path, monkeypatch):

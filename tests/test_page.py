@@ -188,6 +188,22 @@ def test_what_a_comparison_mixes_is_told(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("other", "told"), [("code+1", []), ("code+2", ["2 versions of the code", "within 1 of 2"])])
+def test_an_activation_from_a_file_of_its_own_has_a_version_of_its_own(tmp_path, other, told):
+    grid = read_grid(tmp_path, ("relu", "tanh"), seeds=5)
+    store = Store(tmp_path / "store")
+    for cell in grid.cells():
+        after = cell.order == "weight-act-bn"
+        code = "code" if cell.activation == "relu" else other if after else "code+1"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(PROVENANCE, "code", code)
+            fill(store, [run(cell, seed) for seed in range(5)], trial=lambda run: run["cell"].cell_id)
+    results = gather(grid, store)
+    said = audit.warnings(results.runs, results, store.replicates())
+    assert len(said) == bool(told)
+    assert all(words in said[0] for words in told)
+
+
 def test_pairs_with_their_runs_on_different_hardware_are_told_as_confounded(tmp_path):
     grid = read_grid(tmp_path, ("relu", "tanh"), seeds=5)
     store = Store(tmp_path / "store")

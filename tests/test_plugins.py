@@ -1,6 +1,7 @@
 """Architectures, activations and data sets from files elsewhere: known everywhere, recorded, refused if they break rules."""
 
 import base64
+import hashlib
 import json
 import math
 import os
@@ -304,6 +305,11 @@ def test_a_sweep_with_plugins_trains_them_in_workers_and_its_runs_can_be_replaye
     alone = normorder("replay", runs["run_id"][0].as_py(), "--store", store)
     why = "there is no architecture mixer_d here; name its file with --plugin if it was one"
     assert (alone.returncode, alone.stderr) == (2, f"normorder: {why}\n")
+    assert normorder("report", grid, "--store", store, "--out", tmp_path / "report", *options).returncode == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    for path in paths:
+        kind = "architecture" if path == paths[0] else "activation"
+        assert f"{path.name} ({kind}), SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}…" in page
     without = normorder("report", grid, "--store", store)
     assert without.returncode == 2
     assert "there is no such architecture" in without.stderr

@@ -217,6 +217,30 @@ def test_an_order_that_cannot_work_is_told_before_ray_starts(data, tmp_path, arc
         check_trainable(grid.cells(), small)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "field", "values", "orders", "ignored"),
+    [
+        ("mlp", "after_sum", '["none", "bn"]', ["weight-bn-act"], True),
+        ("resmlp", "after_sum", '["none", "bn"]', ["weight-bn-act"], False),
+        ("mlp", "after_sum", '["bn"]', ["weight-bn-act"], False),  # no network counts twice
+        ("cnn", "pool", '["after", "before"]', ["weight-act"], True),  # nothing to be before
+        ("cnn", "pool", '["after", "before"]', ["weight-act", "weight-bn-act"], False),
+        ("resmlp", "branch_end", '["order", "norm"]', ["act-weight"], True),
+        ("resmlp", "branch_end", '["order", "norm"]', ["weight-act-bn"], False),
+    ],
+)
+def test_a_field_that_does_nothing_is_told_where_it_makes_cells(
+    data, tmp_path, architecture, field, values, orders, ignored
+):
+    changes = {
+        "architecture": ('["mlp"]', f'["{architecture}"]'),
+        "field": ("depth        = [2]", f"depth        = [3]\n{field} = {values}"),
+    }
+    cells = read_grid(tmp_path / "g.toml", **changes).cells()
+    told = check_trainable({cell.model_copy(update={"order": order}) for cell in cells for order in orders}, data)
+    assert [f"{field} does nothing in architecture {architecture}: " in line for line in told] == [True] * ignored
+
+
 def test_a_mistake_in_the_file_of_an_architecture_is_told_with_its_line(data, tmp_path, architectures):
     (architectures / "mistaken.py").write_text("CONVOLUTIONS = False\n\ndef build(cell):\n    return None\n")
     (architectures / "misspelt.py").write_text("def build(cell, shape, classes):\n    return cell.widht\n")
