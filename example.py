@@ -1,6 +1,6 @@
 """A question of one's own, asked in a few lines: how soon is each arm as good as the other one is at the end?
 
-$ python example.py grids/default.toml results/data/default
+$ .venv/bin/python example.py grids/default.toml results/data/default [plug-in ...]
 
 Of every cell the first epoch in which the mean validation accuracy of an arm reaches that of the other arm at the end, both
 over all seeds. Ask something else: `runs` has a row a run, `curves` one a run, epoch and part, `compare` all differences.
@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from normorder_words import Asked, read_grid
+from normorder_words import Asked, read_grid, use_plugins
 from reports.comparisons import compare
 from reports.outcomes import gather
 from results import Store
 
 
-def main(grid_path: str, store_path: str) -> None:
+def main(grid_path: str, store_path: str, *plugins: str) -> None:
+    use_plugins([Path(path) for path in plugins])
     grid, store = read_grid(Asked(Path(grid_path))), Store(store_path)
     first, second = grid.analysis.pairs[grid.analysis.primary.contrast]
     runs = store.read("runs").to_pandas().query("status == 'done'")
@@ -37,6 +38,6 @@ def main(grid_path: str, store_path: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
+    if len(sys.argv) < 3:
+        sys.exit(f"a grid and a store are to be named\n\n{__doc__}")
     main(*sys.argv[1:])

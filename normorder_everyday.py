@@ -65,15 +65,20 @@ def grids_here() -> list[dict[str, object]]:
 
 
 @app.command("new-architecture")
-def new_architecture(name: Annotated[str, typer.Argument(help="its name in grids, and of its file")]) -> None:
+def new_architecture(
+    name: Annotated[str, typer.Argument(help="its name in grids, and of its file")],
+    like: Annotated[
+        str | None, typer.Option(help="an architecture to begin with", autocompletion=complete_architecture)
+    ] = None,
+) -> None:
     """Write the file of a new architecture, which works as it is, and say what to do next.
 
-    Example: normorder new-architecture convmixer
+    Example: normorder new-architecture convmixer --like cnn
     """
     from harness import new
 
-    path = shown(new.architecture(name))
-    print(f"wrote {path}, a perceptron to begin with; next:")
+    path = shown(new.architecture(name, like))
+    print(f"wrote {path}, {f'as {like} is' if like else 'a perceptron to begin with'}; next:")
     print(f"  change it, then   {program()} check-architecture {name}")
     print(f"  try it at once    {program()} sweep grids/smoke.toml architecture={name} --store /tmp/{name}")
     print(f'  or in a grid      architecture = ["mlp", "{name}"]')

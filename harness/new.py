@@ -4,8 +4,8 @@ import keyword
 import re
 from pathlib import Path
 
-from grids import WrongUse
-from harness import HERE, names
+from grids import WrongUse, near
+from harness import HERE, names, plugins
 
 ARCHITECTURE = '''"""{title}: say here in a line what it is, and its source."""
 
@@ -53,13 +53,22 @@ class NewError(WrongUse):
     """A file that is not made, and why."""
 
 
-def architecture(name: str) -> Path:
-    """Write harness/architectures/<name>.py, a perceptron to begin with. NewError where that cannot be its name."""
+def architecture(name: str, like: str | None = None) -> Path:
+    """Write harness/architectures/<name>.py: a perceptron to begin with, or as another one is. NewError if not."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise NewError(f"{name!r}: an architecture's name is that of a module: lower case letters, digits and '_'")
     if name in names("architectures"):
         raise NewError(f"there is an architecture {name} already")
-    return _write(HERE / "architectures" / f"{name}.py", ARCHITECTURE.format(title=name))
+    if like is None:
+        text = ARCHITECTURE.format(title=name)
+    elif like in names("architectures"):
+        text = plugins.source("architectures", like) or (HERE / "architectures" / f"{like}.py").read_text(
+            encoding="utf-8"
+        )
+    else:
+        there = names("architectures")
+        raise NewError(f"there is no architecture {like}; {near(like, there)}there are {', '.join(there)}")
+    return _write(HERE / "architectures" / f"{name}.py", text)
 
 
 def grid(name: str, folder: Path, dataset: str = "mnist1d", architecture: str = "mlp") -> Path:

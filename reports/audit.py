@@ -181,9 +181,10 @@ def _mix(planned: pd.DataFrame, results: Results, column: str) -> str:
     belongs = planned[BELONGS_TO[column]] if column in BELONGS_TO else np.zeros(len(planned))
     kinds = made.groupby(belongs).nunique().max()
     if column == "code":  # an activation from a file of its own has a version of its own
-        of_activation = made.str.partition("+")
+        ours = made.str.partition("+")[0]
         kinds = max(
-            of_activation[0].groupby(belongs).nunique().max(), made.groupby(planned["activation"]).nunique().max()
+            ours.groupby(belongs).nunique().max(),
+            made.groupby([belongs, planned["activation"]]).nunique().max(),
         )
     if kinds < 2:
         return ""

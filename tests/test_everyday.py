@@ -83,6 +83,16 @@ def test_a_new_architecture_works_as_it_is_written(told, architectures):
     assert told("new-architecture", name) == (2, "", f"normorder: there is an architecture {name} already\n")
 
 
+def test_a_new_architecture_may_begin_as_another_one(told, architectures):
+    code, out, errors = told("new-architecture", "like_resnet", "--like", "resnet")
+    assert (code, errors) == (0, "")
+    assert "like_resnet.py, as resnet is; next:" in out
+    assert (architectures / "like_resnet.py").read_text() == (architectures / "resnet.py").read_text()
+    told_of = "normorder: there is no architecture resnett; did you mean resnet? there are cnn, "
+    assert told("new-architecture", "other", "--like", "resnett")[2].startswith(told_of)
+    assert not (architectures / "other.py").exists()
+
+
 @pytest.mark.parametrize("name", ["a b", "", "1st", "Upper", "class", "../x", "é"])
 def test_a_new_architecture_must_have_the_name_of_a_module(name):
     with pytest.raises(new.NewError, match="lower case letters, digits and '_'"):
