@@ -451,6 +451,8 @@ def status_command(
         raise WrongUse("--json tells how it is now, and --follow shows it while it goes on: one of them")
     if not store and len(words) > 1 and not is_change(words[1]):
         store, *words = words
+    elif Path(words[0]).is_dir():
+        raise WrongUse(f"{words[0]}: is a store, and a grid is to be named behind it")
     grid, where = open_grid(asked(words, seeds), store)
     if follow:
         import normorder_follow  # pandas and scipy cost seconds

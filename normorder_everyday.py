@@ -128,7 +128,7 @@ def check_architecture(
             print(f"{'NO' if each.problem else 'ok'}  {each.what}" + (f": {each.problem}" if each.problem else ""))
     broken = sum(bool(each.problem) for each in found)
     if as_json:
-        print_json([each._asdict() for each in found])
+        print_json({"architecture": name, "checks": [each._asdict() for each in found], "warning": warning(name)})
     elif told := warning(name):
         print(f"warning: {told}")
     if broken and not as_json:

@@ -46,7 +46,7 @@ def foresee(study: Study, address: str | None, rehearse_s: float) -> Foreseen:
 
     PlanError for a cell that cannot be trained. address: of a cluster whose slots are counted.
     """
-    warnings = check_trainable({run.cell for run in study.plan.missing}, study.data)
+    warnings = check_trainable(dict.fromkeys(run.cell for run in study.plan.missing), study.data)
     slots, notes = slots_of(address, study.grid.resources)
     pilots = measure_here(to_measure(study.plan, study.data), study.data)
     missing, (later, looks) = study.plan.missing, later_runs(study)

@@ -5,6 +5,7 @@ Each check is a function of the architecture's name, whose first line says what 
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from itertools import combinations
 from typing import NamedTuple
@@ -30,8 +31,9 @@ SHAPES, CLASSES, BATCH, SEEDS = ((2, 8, 8), (1, 12)), 5, 6, (0, 1, 2)
 ORDERS = ("weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight", "weight-ln-act-drop")
 # What torch computes for layers that orders are about, as its operators are named.
 NORMALISES = ("batch_norm", "layer_norm", "group_norm", "rms_norm")
-ACTIVATES = ("relu", "relu6", "leaky_relu", "rrelu_with_noise", "_prelu_kernel", "elu", "gelu", "silu", "mish", "tanh",
-             "sigmoid", "log_sigmoid_forward", "softplus", "threshold", "hardtanh", "hardswish", "hardsigmoid")  # fmt: skip
+ACTIVATES = ("relu", "relu6", "leaky_relu", "rrelu_with_noise", "_prelu_kernel", "elu", "celu", "gelu", "silu", "mish",
+             "tanh", "sigmoid", "log_sigmoid_forward", "softplus", "threshold", "hardtanh", "hardswish", "hardsigmoid",
+             "hardshrink", "softshrink", "glu", "clamp", "maximum")  # fmt: skip
 
 
 class Broken(Exception):
@@ -117,9 +119,15 @@ def says_what_it_is(name: str) -> None:
         raise Broken("it has no function build(cell, shape, classes)")
     if not isinstance(stated := getattr(file, "CONVOLUTIONS", None), bool):
         raise Broken("it states no CONVOLUTIONS = True or False: whether a weight layer has a kernel")
-    has = any(value.ndim > 3 for value in _model(_cell(name)).parameters())  # (S, C_out, C_in, *kernel)
+    has = any(_has_kernel(layer) for layer in _model(_cell(name)).modules())
     if stated != has:
         raise Broken(f"CONVOLUTIONS is {stated}, and its weight layers have {'' if has else 'no '}kernels")
+
+
+def _has_kernel(layer: nn.Module) -> bool:
+    if isinstance(layer, PerSeed):
+        return any(isinstance(each, nn.modules.conv._ConvNd) for each in layer.template.modules())
+    return isinstance(layer, Weight) and bool(layer.kernel)
 
 
 def gives_logits(name: str) -> None:
@@ -165,7 +173,7 @@ def leaves_the_rest_alone(name: str) -> None:
 
 
 class _Outside(TorchDispatchMode):
-    """Notes what normalises or activates where no block runs, and in PerSeed, whose modules no order sees."""
+    """Notes what normalises or activates outside of the layers with which a block does so."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -177,8 +185,10 @@ class _Outside(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         what = function.name().removeprefix("aten::").partition(".")[0].rstrip("_")
-        path, innermost = self.running[-1] if self.running else ("", None)
-        moved = any(isinstance(layer, Block) for _, layer in self.running) and not isinstance(innermost, PerSeed)
+        path = self.running[-1][0] if self.running else ""
+        blocks = [i for i, (_, layer) in enumerate(self.running) if isinstance(layer, Block)]
+        of_block = [each for each, _ in self.running[blocks[-1] + 1 :]] if blocks else []
+        moved = bool(of_block) and of_block[0].rpartition(".")[2] in ("act", *harness.NORMS)
         if not moved and (what in ACTIVATES or any(norm in what for norm in NORMALISES)):
             self.found.append((path, what))
         return function(*args, **(kwargs or {}))
@@ -188,10 +198,14 @@ def draws_by_seed_alone(name: str) -> None:
     """Its weights follow from the seed alone, and nothing is drawn from global randomness."""
     states = _global_states()
     first, second = (dict(_model(_cell(name)).named_parameters()) for _ in range(2))
-    _model(_cell(name))(_examples(_cell(name)))
+    model, x = _model(_cell(name)), _examples(_cell(name))
+    model(x)
+    evaluated = [model.eval()(x) for _ in range(2)]
     for what, before, after in zip(("random", "numpy.random", "torch"), states, _global_states(), strict=True):
         if before != after:
             raise Broken(f"it draws from the global generator of {what}")
+    if not torch.equal(*evaluated):
+        raise Broken("in evaluation it gives something else the second time")
     for path, value in first.items():
         if not torch.equal(value, second[path]):
             raise Broken(f"{path} is another one when it is built again")
@@ -216,10 +230,10 @@ def gives_every_tensor_a_seed(name: str) -> None:
 
 def shares_weights_between_arms(name: str) -> None:
     """Arms of one seed have the same initial weights wherever both have one of that place and shape."""
-    arms = {order: dict(_model(_cell(name, order, init_gain=1.0)).named_parameters()) for order in ORDERS}
+    arms = {order: _model(_cell(name, order, init_gain=1.0)).state_dict() for order in ORDERS}
     for (one, mine), (other, theirs) in combinations(arms.items(), 2):
         same = [path for path in mine.keys() & theirs.keys() if mine[path].shape == theirs[path].shape]
-        if not any(path.endswith("weight.weight") for path in same):
+        if not any(".weight." in path for path in same):  # what is below the weight layer of a block
             raise Broken(f"{one} and {other} have no weight layer in the same place")
         for path in sorted(same):
             if not torch.equal(mine[path], theirs[path]):
@@ -240,9 +254,10 @@ def computes_a_seed_alone(name: str) -> None:
     for order in ORDERS[:-1]:  # masks of drop are drawn
         cell = _cell(name, order)
         model, x = _model(cell, dtype=torch.float64), _examples(cell, dtype=torch.float64)
+        twins = [solo(model, s).train() for s in range(len(SEEDS))]  # before a pass changes what it keeps
         together = model(x)
-        for s in range(len(SEEDS)):
-            alone = solo(model, s).train()(x[s].movedim(0, 1))  # (B, classes)
+        for s, twin in enumerate(twins):
+            alone = twin(x[s].movedim(0, 1))  # (B, classes)
             apart = (alone.T - together[s]).abs().max().item()
             if not apart <= 1e-9 * (1 + together.abs().max().item()):
                 raise Broken(f"with {order} seed {SEEDS[s]} is {apart:.2g} apart")
@@ -273,9 +288,15 @@ def has_the_width_it_states(name: str) -> None:
     """Where it states CONSTANT_WIDTH, all of its blocks have cell.width channels."""
     if not harness.stackable(name):
         return
-    for path, layer in build(_cell(name), _shape(name), CLASSES).named_modules():
-        if isinstance(layer, Weight) and path.startswith("blocks.") and tuple(layer.weight.shape) != (32, 32):
-            raise Broken(f"at width 32, {path} has the shape {tuple(layer.weight.shape)}")
+    model, sizes = _model(_cell(name)), {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, Weight | PerSeed) and path.startswith("blocks."):
+            layer.register_forward_hook(lambda _, x, y, path=path: sizes.update({path: (x[0].shape[1], y.shape[1])}))
+    with suppress(RuntimeError):  # where sizes do not fit, another check says so
+        model(_examples(_cell(name)))
+    for path, found in sizes.items():
+        if found != (32, 32):
+            raise Broken(f"at width 32, {path} has {found[0]} channels in and {found[1]} out")
 
 
 CHECKS: tuple[Callable[[str], None], ...] = (
@@ -292,11 +313,11 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     trains_every_weight,
     learns,
 )
-QUICK = tuple(each for each in CHECKS if each not in (computes_a_seed_alone, learns))
+QUICK = tuple(each for each in CHECKS if each is not learns)
 
 
 def acts_alone(name: str) -> None:
-    """An activation acts on each number alone, has no weights, and draws nothing."""
+    """An activation acts on each number alone, always in the same way, has no weights, and draws nothing."""
     states = _global_states()
     layer = activation(name, default_parameter(name))
     # 64 numbers: of other sizes kernels compute the last ones another way, which changes their last bits.
@@ -306,9 +327,13 @@ def acts_alone(name: str) -> None:
         raise Broken(
             f"gives {tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__} for {tuple(x.shape)}"
         )
-    if any(True for _ in layer.parameters()):
-        raise Broken("has weights, which only activations in harness/layers.py can have: a seed must draw them")
+    if any(True for _ in (*layer.parameters(), *layer.buffers())):
+        raise Broken(
+            "has weights or buffers, which only activations in harness/layers.py can have: a seed must draw them"
+        )
     if not (torch.equal(layer(x[:2]), y[:2]) and torch.equal(layer(x.flatten().flip(0)), y.flatten().flip(0))):
         raise Broken("does not act on each number alone, or not always in the same way")
+    if not all(torch.equal(acts(x), y) for acts in (layer, layer.eval(), layer)):
+        raise Broken("does not act in the same way each time, and in evaluation")
     if states != _global_states():
         raise Broken("draws from global randomness")

@@ -50,10 +50,11 @@ class Display:
         self.running: set[int] = set()  # numbers of the trials that run now
         self.waiting = set(range(len(seeds)))
         self.notes: set[str] = set()
+        self.unread = False  # nobody reads what is printed any more
         self.start = self.last_plain = time.monotonic()
         self.live, self.picture, self.below = None, picture, None
         if self.console.is_terminal:
-            columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
+            columns = (TextColumn("runs"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[counts]}"))
             self.line = Progress(*columns, _Rest(self), TimeElapsedColumn(), console=self.console)
             self.task = self.line.add_task("runs", total=self.runs, counts="starting")
             self.live = Live(get_renderable=self._rendered, console=self.console)
@@ -118,8 +119,10 @@ class Display:
 
     def _show(self, line: bool) -> None:
         running = sum(self.seeds[number] for number in self.running)
-        words = f"running {running}, diverged {self.counts['diverged']}, failed {self.counts['failed']}"
-        if self.live:
+        lost = {fate: self.counts[fate] for fate in ("diverged", "failed")}
+        words = ", ".join([f"running {running}", *(f"{fate} {count}" for fate, count in lost.items())])
+        if self.live:  # in 80 columns there is no room for zeros
+            words = ", ".join([f"running {running}", *(f"{fate} {count}" for fate, count in lost.items() if count)])
             self.line.update(self.task, completed=self.ended, counts=words)
         elif self.ended == self.runs or (line and time.monotonic() - self.last_plain >= PLAIN_EVERY_S):
             self.last_plain = time.monotonic()
@@ -129,8 +132,12 @@ class Display:
     def _print(self, line: str) -> None:
         if self.live:
             self.console.print(line, highlight=False)
-        else:  # rich would end the process where nobody reads it any more
-            print(line, file=self.console.file)
+        elif not self.unread:  # rich would end the process where nobody reads it any more
+            try:
+                print(line, file=self.console.file)
+            except BrokenPipeError:
+                self.unread = True
+                raise
 
 
 class _Rest(ProgressColumn):

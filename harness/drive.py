@@ -58,7 +58,7 @@ def drive(
 
     picture: what a terminal of this machine shows below the progress, as Display takes it.
     """
-    for line in check_trainable({run.cell for run in study.plan.missing}, study.data):
+    for line in check_trainable(dict.fromkeys(run.cell for run in study.plan.missing), study.data):
         print(f"warning: {line}")
     made_by = provenance()
     with cluster.cluster(address, scratch):

@@ -10,6 +10,7 @@ default, None where it is not: without it nothing is reported of its saturation.
 
 import ast
 import base64
+import contextlib
 import hashlib
 import json
 import math
@@ -164,7 +165,8 @@ def module(folder: str, name: str) -> ModuleType | None:
         found = sys.modules[full] = ModuleType(full)  # before it runs, since dataclasses look there
         found.__source__ = text
         try:
-            exec(compile(text, filename(name), "exec"), found.__dict__)
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints is no answer of a command
+                exec(compile(text, filename(name), "exec"), found.__dict__)
         except Exception as error:  # whatever it does
             del sys.modules[full]
             raise PluginError(f"plug-in {name}: cannot be imported: {type(error).__name__}: {error}") from None

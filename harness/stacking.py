@@ -40,7 +40,8 @@ def stack(
                 shape = tuple(declared.shape)
                 key = path if layer.drawn_together else f"{path}.{name}"
                 draws = [layer.draw(name, shape, stream(seed, key)) for seed in seeds]
-                value = torch.from_numpy(np.stack(draws)).to(device=device, dtype=dtype)
+                value = torch.from_numpy(np.stack(draws)).to(device)
+                value = value.to(dtype) if value.is_floating_point() else value  # as a count or an index
                 # Kernels (S, C_out, C_in, H, W); one map has no other layout.
                 if value.ndim == 5 and value.shape[1] > 1:
                     value = channels_last(value.flatten(0, 1)).unflatten(0, (len(seeds), -1))

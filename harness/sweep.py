@@ -207,18 +207,23 @@ def _fit(
         return tune.PlacementGroupFactory([needs])
 
     trainable = tune.with_resources(tune.with_parameters(_train, packed=packed, **how), resources)
-    tune.Tuner(
-        trainable,
-        param_space={"index": tune.grid_search(list(range(len(trials))))},
-        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
-        run_config=tune.RunConfig(
-            storage_path=str(scratch.absolute()),
-            verbose=0,
-            callbacks=[watcher],
-            stop=_Unwritten(),
-            failure_config=tune.FailureConfig(max_failures=retries),
-        ),
-    ).fit()
+    try:
+        tune.Tuner(
+            trainable,
+            param_space={"index": tune.grid_search(list(range(len(trials))))},
+            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id),
+            run_config=tune.RunConfig(
+                storage_path=str(scratch.absolute()),
+                verbose=0,
+                callbacks=[watcher],
+                stop=_Unwritten(),
+                failure_config=tune.FailureConfig(max_failures=retries),
+            ),
+        ).fit()
+    except Exception:  # Tune's, of what a callback raised
+        if watcher.display.unread:
+            raise BrokenPipeError from None
+        raise
 
 
 def _train(config, packed, data, store, mark, provenance, limit_s):

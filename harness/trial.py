@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
 
 from grids import Cell
 from harness import graphs, memory
@@ -62,7 +61,7 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> list[str
                     raise ValueError(f"gives {tuple(logits.shape)} where (1, classes, batch) is due")
             for field in HEEDED_BY_SOME:
                 values[architecture, field].add(getattr(cell, field))
-                if (architecture, field) not in heeded and _heeds(cell, field, model, examples):
+                if (architecture, field) not in heeded and _heeds(cell, field, examples):
                     heeded.add((architecture, field))
         except Exception as error:  # whatever its file does
             reason = in_a_line(error, architecture)
@@ -71,12 +70,16 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> list[str
     return [*filter(None, slowness), *(_ignored(*key) for key in ignored)]
 
 
-def _heeds(cell: Cell, field: str, model: nn.Module, data: Data) -> bool:
+def _heeds(cell: Cell, field: str, data: Data) -> bool:
     """Whether the network would be another one if the field had its default."""
     default = Cell.model_fields[field].default
     if getattr(cell, field) == default:
         return False
-    return repr(build(cell.model_copy(update={field: default}), data.shape, data.classes)) != repr(model)
+    pair = [build(each, data.shape, data.classes) for each in (cell, cell.model_copy(update={field: default}))]
+    if repr(pair[0]) != repr(pair[1]):
+        return True
+    x = shared_batch(torch.from_numpy(data.x_train[:2].copy()), seeds=1)
+    return not torch.equal(*(stack(each, [0]).train()(x) for each in pair))
 
 
 def _ignored(architecture: str, field: str) -> str:

@@ -42,6 +42,15 @@ SCALED = """
             return self.used(x) * self.scale
 
 """
+COUNTING = """
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return {given}
+
+"""
 # What an architecture does wrong: its facts and body, the check that sees it, and its words.
 WRONG = {
     "no build": (FACTS, "    pass\ndel build", "says_what_it_is", "it has no function build(cell, shape, classes)"),
@@ -70,6 +79,16 @@ WRONG = {
                         "blocks.0 has scale, which all seeds would share"),
     "seeds that mix": (FACTS, SPARE.replace("return self.used(x)", "return self.used(x - x.mean(0))") + BLOCKS.format(
         block="Spare()"), "computes_a_seed_alone", " is "),
+    "a hidden activation": (FACTS, "    class Hidden(Weight):\n        def forward(self, x):\n"
+        "            return torch.relu(super().forward(x))\n" + BLOCKS.format(
+        block="block(cell, cell.width, cell.width, weight=Hidden)"),
+        "leaves_the_rest_alone", "blocks.0.weight computes relu, which no order can move"),
+    "randomness in evaluation": (FACTS, COUNTING.format(given="x if self.training else x + torch.rand(1)") + BLOCKS.format(
+        block="nn.Sequential(block(cell, cell.width, cell.width), Counting())"),
+        "draws_by_seed_alone", "the global generator of torch"),
+    "a memory": (FACTS, COUNTING.format(given="x * self.calls") + BLOCKS.format(
+        block="nn.Sequential(block(cell, cell.width, cell.width), Counting())"),
+        "draws_by_seed_alone", "in evaluation it gives something else the second time"),
     "an error": (FACTS, "    raise OSError('no such file')", "says_what_it_is",
                  "OSError: no such file (wrong_an_error.py, line 10)"),
     "no learning": (FACTS, BLOCKS.format(block="nn.Sequential(block(cell, cell.width, cell.width), Dead())").replace(
@@ -121,6 +140,8 @@ def test_the_command_lists_the_checks_and_fails_with_one(written, told):
     assert f"NO  {WHAT['draws_by_seed_alone']}: it draws from the global generator of torch" in out
     assert f"ok  {WHAT['learns']}" in out
     assert f"{name}: 1 of {len(CHECKS)} checks fails, so its arms cannot be compared" in out
-    assert sum(bool(each["problem"]) for each in json.loads(told("check-architecture", name, "--json")[1])) == 1
+    assert (
+        sum(bool(each["problem"]) for each in json.loads(told("check-architecture", name, "--json")[1])["checks"]) == 1
+    )
     code, _, errors = told("check-architecture", "resnett")
     assert (code, "no architecture resnett; did you mean resnet? there are " in errors) == (2, True)

@@ -273,8 +273,10 @@ def test_an_architecture_that_breaks_a_rule_is_refused_by_name_before_a_sweep(wr
         ("/ 2", "/ 2 + torch.rand(1)", "does not act on each number alone"),
         ("return (x +", "return x[0] + (x[0] +", "gives (4, 4) for (4, 4, 4)"),
         ("self.b = b", "self.b = nn.Parameter(torch.ones(1))", "has weights"),
+        ("self.b = b", "self.b = b; self.register_buffer('calls', torch.zeros(1))", "has weights or buffers"),
+        ("/ 2", "/ (2 if self.training else 3)", "does not act in the same way each time, and in evaluation"),
     ],
-    ids=["a mean", "random", "another shape", "weights"],
+    ids=["a mean", "random", "another shape", "weights", "buffers", "evaluation"],
 )
 def test_an_activation_that_does_more_than_act_on_a_number_is_refused(written, told, tmp_path, request, old, new, why):
     name = f"odd_{request.node.callspec.id.replace(' ', '_')}"

@@ -241,6 +241,32 @@ def test_a_field_that_does_nothing_is_told_where_it_makes_cells(
     assert [f"{field} does nothing in architecture {architecture}: " in line for line in told] == [True] * ignored
 
 
+def test_a_field_that_a_module_of_ones_own_heeds_does_something(data, tmp_path, architectures):
+    (architectures / "heeding.py").write_text("""
+from torch import nn
+from harness.layers import block, network
+from harness.per_seed import PerSeed
+CONVOLUTIONS = False
+
+class Scaled(nn.Linear):
+    def __init__(self, i, o, scale):
+        super().__init__(i, o)
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+def build(cell, shape, classes):
+    made = lambda i, o: PerSeed(lambda: Scaled(i, o, 2 if cell.pool == "before" else 1))
+    return network(cell, shape, classes, nn.Sequential(block(cell, cell.width, cell.width, weight=made)))
+""")
+    cell = next(iter(read_grid(tmp_path / "g.toml").cells())).model_copy(
+        update={"architecture": "heeding", "order": "weight-act"}
+    )
+    told = check_trainable([cell, cell.model_copy(update={"pool": "before"})], data)
+    assert [line for line in told if "does nothing" in line] == []
+
+
 def test_a_mistake_in_the_file_of_an_architecture_is_told_with_its_line(data, tmp_path, architectures):
     (architectures / "mistaken.py").write_text("CONVOLUTIONS = False\n\ndef build(cell):\n    return None\n")
     (architectures / "misspelt.py").write_text("def build(cell, shape, classes):\n    return cell.widht\n")

@@ -2,10 +2,10 @@
 
 A file states `CONVOLUTIONS` (whether any weight layer has a kernel) and, if so, `CONSTANT_WIDTH = True` (every block has
 cell.width channels), `UNITS` (how often a block has the layers of the order) and `PRODUCTS` (see harness.products). It
-defines `build(cell, shape, classes)`: a torch module of the layers in harness.layers, from (S, C, B, *space) to logits
-(S, classes, B). `network` puts `stem` and `head` around its `blocks`, and everything in `blocks` that has weights comes
-from `block`, but for what `cell.after_sum` puts behind an addition. The paths of the parameters are what their draws follow
-from, so a deeper network must keep the paths of a shallower one.
+defines `build(cell, shape, classes)`: a torch module of the layers in harness.layers and harness.per_seed, from
+(S, C, B, *space) to logits (S, classes, B). `network` puts `stem` and `head` around its `blocks`, and everything in `blocks`
+that has weights comes from `block`, but for what `cell.after_sum` puts behind an addition. The paths of the parameters are
+what their draws follow from, so a deeper network must keep the paths of a shallower one.
 """
 
 import importlib

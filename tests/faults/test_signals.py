@@ -52,10 +52,13 @@ def test_an_interrupt_as_ray_is_started_is_told_as_one(tmp_path, after_s):
     assert told(grid).startswith("normorder: interrupted; ")
 
 
-def test_a_sweep_whose_output_nobody_reads_ends_with_a_line(tmp_path):
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_sweep_whose_output_nobody_reads_ends_with_a_line(tmp_path, read):
     grid = write_grid(tmp_path / "g.toml", epochs=1, seeds=1)
     command = [sys.executable, "-m", "normorder", "sweep", str(grid), "--store", str(tmp_path / "store")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        for _ in range(read):
+            driver.stdout.readline()
         driver.stdout.close()
         lines = driver.stderr.read().splitlines()
     assert driver.returncode == 2
