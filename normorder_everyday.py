@@ -189,6 +189,24 @@ def replay_command(
         raise typer.Exit(FAILED)
 
 
+@app.command("anatomy")
+def anatomy_command(
+    out: Annotated[Path, typer.Option("--out", help="folder of what is built", metavar="FOLDER")] = Path(
+        "reports/build/anatomy"
+    ),
+) -> None:
+    """Build a page on what both orders do to numbers, without training: distributions, saturation, gradients, rank.
+
+    Example: normorder anatomy
+    """
+    from harness.anatomy import anatomy  # torch and matplotlib cost seconds
+    from reports import anatomy as page
+
+    found = anatomy()
+    for line in page.build(found.rows, found.histograms, out):
+        print(line)
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what works on this machine, and what to do about the rest.

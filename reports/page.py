@@ -9,13 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from grids import Grid
 from reports import audit, claims, export, figures, looks, sections, tables, words
+from reports.album import Album, template
 from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import Curves
@@ -35,8 +34,6 @@ from results.store import FINISHED
 SECONDARY = (
     "test_calibration_error", "generalisation_gap", "first_epoch_val_accuracy", "mean_val_accuracy", "epochs_to_threshold",
 )  # fmt: skip
-MOST_SVG = 2_000_000  # characters of all figures in the page; the others are files only
-WIDE_INCHES = 7.0
 SECTIONS = {
     "differences": "Where the arms differ",
     "intervals": "Differences and their intervals",
@@ -53,22 +50,6 @@ SECTIONS = {
     "methods": "Methods",
     "provenance": "Provenance",
 }
-
-
-class Album:
-    """The figures of a page: each a file as SVG and PNG, and in the page itself as long as there is room."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.room, self.names = folder, MOST_SVG, []
-
-    def add(self, figure: Figure, name: str, title: str, about: str = "") -> dict[str, object]:
-        """Save a figure as `name`; give what the macro `picture` shows. A wide one scrolls on a phone, in its own box."""
-        wide = figure.get_figwidth() > WIDE_INCHES
-        svg = figures.save(figure, self.folder, name)
-        svg = svg if len(svg) <= self.room else ""
-        self.room -= len(svg)
-        self.names.append(name)
-        return {"name": name, "title": title, "about": about, "wide": wide, "svg": svg}
 
 
 ALWAYS = ("parquet", "csv")  # forms of the table of comparisons that every report has
@@ -100,11 +81,12 @@ def build(
         if "layers" in beside:
             beside["layers"].to_parquet(folder / "layers.parquet", index=False)
         shown |= {"script": script, "script_hash": _hash(script)}
-        page.write_text(_template().render(shown), encoding="utf-8")
+        page.write_text(template("page.html").render(shown), encoding="utf-8")
     verdicts = frame["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]:,} {v}" for v in VERDICTS if v in verdicts)
     tables = ", ".join(f"{name}.csv" for name in ("comparisons", "runs", *beside))
-    files = f"{tables}, some of them as Parquet, and {len(album.names)} figures as SVG and PNG"
+    parquet = ", ".join(f"{name}.parquet" for name in ("comparisons", "layers") if name in ("comparisons", *beside))
+    files = f"{tables}, {parquet}, and {len(album.names)} figures as SVG and PNG"
     headline = shown["answer"]["headline"]
     return [headline, f"{len(frame):,} comparisons: {counts}", str(page.resolve()), f"beside it {files}"]
 
@@ -247,11 +229,3 @@ def _training(results: Results, read: Curves, varying: Sequence[str], album: Alb
 def _hash(script: str) -> str:
     """By which a browser knows the one script that it may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
-    )  # fmt: skip
-    return environment.get_template("page.html")

@@ -11,6 +11,7 @@ from scipy import stats
 from simulated import AFTER, BEFORE, NONE, exactly, fill, layers_of, normal_quantiles, read_grid, run
 
 from reports import claims, inside, inside_figures, inside_words, page, sections
+from reports.album import Album
 from reports.layer_names import OF_MAGNITUDE
 from reports.outcomes import gather
 from reports.rates import select
@@ -678,7 +679,7 @@ def test_a_name_that_stands_for_nothing_inside_is_told_in_one_line(tmp_path, met
 
 
 def section(folder, results, store):
-    return sections.inside(results, store, varying(results.runs), page.Album(folder / "figures").add)
+    return sections.inside(results, store, varying(results.runs), Album(folder / "figures").add)
 
 
 def test_the_page_has_a_section_and_its_numbers_beside_it(tmp_path):

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 import harness
 from grids import Grid
-from reports import audit, claims, curves, figures, page, tables
+from reports import album, audit, claims, curves, figures, page, tables
 from reports.comparisons import compare
 from reports.measures import measure
 from reports.outcomes import gather
@@ -338,7 +338,7 @@ def test_the_page_of_a_large_grid_has_a_part_of_it_and_says_where_the_rest_is(tm
 
 
 def test_figures_that_do_not_fit_into_the_page_are_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "MOST_SVG", 60_000)
+    monkeypatch.setattr(album, "MOST_SVG", 60_000)
     grid, store = study(tmp_path, {"relu": (0.05, 0.01), "tanh": (-0.06, 0.01)})
     page.build(grid, store, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
