@@ -389,7 +389,7 @@ def test_without_time_to_rehearse_a_plan_says_what_would_tell_the_spread(small_g
     _, out, _ = told("plan", small_grid, "--store", tmp_path / "store", "--rehearse", 0)
     assert "would tell" in out
     assert "the spread of differences is not known" in out
-    assert "the exact paired test can reach p = 0.062" in out
+    assert "the exact paired test (sign flips) can reach p = 0.062; verdicts are by t tests" in out
 
 
 def test_a_folder_of_data_that_cannot_be_written_costs_a_plan_the_spread_alone(small_grid, tmp_path, told, monkeypatch):
