@@ -88,11 +88,12 @@ class Timings:
             if self.timed[key][1] is None:
                 missing.append(key)
         while missing:
-            with processes(self.slots) as pool, suppress(BrokenProcessPool):  # one was killed, as where memory is short
+            # Suppressed: one was killed, as where memory is short.
+            with processes(self.slots, self.data) as pool, suppress(BrokenProcessPool):
                 while missing:
                     key = missing.pop(0)
                     trial, _ = self.timed[key]
-                    several = [*started(pool, _timed, [(trial, self.data[trial.cell.dataset])] * self.slots)]
+                    several = [*started(pool, _timed, [trial] * self.slots)]
                     if all(several):
                         self.timed[key] = trial, Timing(*map(median, zip(*several, strict=True)))
                         self.kept.add(self._name(trial), self.timed[key][1])
@@ -117,10 +118,18 @@ class Timings:
         return identity({"key": key, "by": by})
 
 
+given: dict[str, Data] = {}  # in a process of a pool, the data sets that it began with
+
+
 @contextmanager
-def processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """New ones, which end with the block, whatever they do where it is left by an error or an interrupt."""
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+def processes(count: int, data: Mapping[str, Data]) -> Iterator[ProcessPoolExecutor]:
+    """New ones, which end with the block, whatever they do where it is left by an error or an interrupt.
+
+    data: what they find in `given`. It is no part of a job: where a process is killed while a large job is on its way to it,
+    Python 3.11 waits for ever for the pool to end.
+    """
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_give, initargs=(dict(data),))
     try:
         yield pool
     except BaseException:
@@ -129,6 +138,10 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _give(data: Mapping[str, Data]) -> None:
+    given.update(data)
 
 
 def started(pool: ProcessPoolExecutor, function: Callable, jobs: Sequence) -> Iterator:
@@ -140,9 +153,9 @@ def started(pool: ProcessPoolExecutor, function: Callable, jobs: Sequence) -> It
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _timed(what: tuple[Trial, Data]) -> Timing | None:
+def _timed(trial: Trial) -> Timing | None:
     try:
-        return measure(*what)
+        return measure(trial, given[trial.cell.dataset])
     except (ValueError, RuntimeError, MemoryError):  # its trials will fail likewise, and say why
         return None
 

@@ -12,7 +12,7 @@ from grids import Cell, Grid, identity
 from harness.datasets import Data, data_home
 from harness.packing import ends
 from harness.plan import Trial, code_version
-from harness.pricing import NOBODY, Timings, processes, started
+from harness.pricing import NOBODY, Timings, given, processes, started
 from harness.trial import run_trial
 from results import Store
 
@@ -64,15 +64,17 @@ def rehearse(pairs: Sequence[tuple[Cell, Cell]], timings: Timings, limit_s: floa
         trials += pair
     if trials:
         store.check_writable()
-        jobs = [(each, timings.data[each.cell.dataset]) for each in trials]
-        with processes(timings.slots) as pool, suppress(BrokenProcessPool):  # what is there tells something
-            for tables in started(pool, _trained, jobs):
+        with (
+            processes(timings.slots, timings.data) as pool,
+            suppress(BrokenProcessPool),
+        ):  # what is there tells something
+            for tables in started(pool, _trained, trials):
                 store.write(tables)
     return store, next_s
 
 
-def _trained(what: tuple[Trial, Data]) -> dict:
-    return run_trial(*what, NOBODY).tables
+def _trained(trial: Trial) -> dict:
+    return run_trial(trial, given[trial.cell.dataset], NOBODY).tables
 
 
 def _name(pairs: Sequence[tuple[Cell, Cell]], data: Mapping[str, Data]) -> str:

@@ -221,9 +221,10 @@ def _fit(
             ),
         ).fit()
     except Exception:  # Tune's, of what a callback raised
-        if watcher.display.unread:
-            raise BrokenPipeError from None
-        raise
+        if not watcher.display.unread:
+            raise
+    if watcher.display.unread:
+        raise BrokenPipeError
 
 
 def _train(config, packed, data, store, mark, provenance, limit_s):

@@ -348,7 +348,7 @@ def test_what_a_rehearsal_that_is_killed_has_trained_is_kept(rehearsing, monkeyp
 
 def test_processes_end_with_what_interrupts_them():
     def interrupted():
-        with processes(1) as pool:
+        with processes(1, {}) as pool:
             started(pool, time.sleep, [600])
             while not multiprocessing.active_children():
                 time.sleep(0.01)

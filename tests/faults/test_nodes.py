@@ -262,7 +262,7 @@ def test_the_token_of_this_user_is_used_with_a_cluster_that_wants_one(tmp_path, 
     ):
         monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
         code, out = swept(grid, tmp_path / "store", "--address", address)
-        assert code == 2
+        assert code == 2, out
         wanted = f"normorder: {address}: wants a token, in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
         assert out.splitlines()[-1] == wanted
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
