@@ -54,6 +54,9 @@ class ClusterError(WrongUse):
     """One line: what the cluster cannot give."""
 
 
+NO_TOKEN = "wants a token, in RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+
+
 @contextmanager
 def cluster(address: str | None = None, scratch: Path | None = None):
     """Connect to the Ray cluster at `address`, or start one on this machine.
@@ -72,6 +75,8 @@ def cluster(address: str | None = None, scratch: Path | None = None):
             with warnings.catch_warnings(action="ignore"):  # the error says the same
                 # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
                 ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
+        except ray.exceptions.AuthenticationError:  # RAY_AUTH_MODE asks for a token that is not there
+            raise ClusterError(f"{address or 'this machine'}: {NO_TOKEN}") from None
         except (OSError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
@@ -124,7 +129,7 @@ def _use_token_where_wanted(address: str) -> None:
     if address.startswith("ray://") or wanted:
         found = maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         if wanted and not found:
-            raise ClusterError(f"{address}: wants a token, in RAY_AUTH_TOKEN or in ~/.ray/auth_token")
+            raise ClusterError(f"{address}: {NO_TOKEN}")
     else:
         os.environ["RAY_AUTH_MODE"] = "disabled"
 
