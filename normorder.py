@@ -41,6 +41,7 @@ from normorder_words import (
     open_grid,
     print_json,
     print_table,
+    print_unchosen,
     program,
     read_grid,
 )
@@ -298,16 +299,11 @@ def train(study: Study, address: str | None, mode: str | None, limit_s: float, s
     return drive(study, address, mode, limit_s, scratch, picture)
 
 
-def tell_unchosen(study: Study) -> None:
-    for line in unchosen(study.grid, study.plan.unchosen):
-        print(line)
-
-
 def finish(study: Study, failed: int) -> NoReturn:
     """End a sweep: compact, and the exit code that says whether runs failed, are in conflict or could not be chosen."""
     tidy(study.store)
     store, plan = study.store, study.plan
-    tell_unchosen(study)
+    print_unchosen(study.grid, study.plan.unchosen)
     conflicts = store.conflicts()
     ours = {run_id for stage in plan.stages for _, ids in stage.by_cell() for run_id in ids} if len(conflicts) else ()
     rows = conflicts["run_id"].isin(ours).sum()
@@ -473,8 +469,7 @@ def status_command(
     print_table([[what, *counts.values()] for what, counts in [("all", found.total), *rows]], ["", *FATES])
     for (fate, reason), count in found.reasons.items():
         print(f"{count:,} {fate}: {reason}")
-    for line in unchosen(grid, found.unchosen):
-        print(line)
+    print_unchosen(grid, found.unchosen)
 
 
 @app.command("merge")

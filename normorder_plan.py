@@ -19,6 +19,7 @@ from harness.rehearsal import rehearse, settled, wanted
 from harness.study import Study, later_runs, tell
 from harness.trial import check_trainable
 from harness.tuning import choose_how, to_measure
+from normorder_words import print_unchosen
 from reports.power import Power, known_spread, power
 from reports.power import in_words as power_in_words
 from reports.power import warnings as power_warnings
@@ -106,8 +107,7 @@ def tell_plan(found: Foreseen) -> None:
     """On the terminal."""
     study = found.study
     tell(study, found.trials, found.slots)
-    for line in unchosen(study.grid, study.plan.unchosen):
-        print(line)
+    print_unchosen(study.grid, study.plan.unchosen)
     subjects = [""] if len(found.prices) == 1 else ["the next look ", "if no look decides, it "]
     for priced, subject in zip(found.prices, subjects, strict=True):
         for line in price_in_words(priced, found.slots, study.grid.resources, subject):

@@ -19,6 +19,7 @@ from grids import Cell, Grid, WrongUse
 from harness import plugins
 from harness.initialisation import ACTIVATIONS
 from results import METRICS, Store
+from results.protocol import unchosen
 
 DEFAULT_GRID = Path("grids/default.toml")
 FAILED = 1  # exit code: something that was asked for did not hold, as runs that failed or a check
@@ -117,6 +118,12 @@ def existing(place: str) -> Store:
     where = Store(place)
     where.check_there()
     return where
+
+
+def print_unchosen(grid: Grid, cells: Sequence[Cell]) -> None:
+    """The cells for which no value could be chosen, and why."""
+    for line in unchosen(grid, cells):
+        print(line)
 
 
 def print_json(value: object) -> None:

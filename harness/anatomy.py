@@ -173,9 +173,9 @@ def products(count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 def slopes(name: str, z: torch.Tensor) -> torch.Tensor:
     """f'(z) of an activation, for each output; of maxout that of the map that it takes. z (C, B)"""
     z = z[None].double().requires_grad_()
-    (slope,) = torch.autograd.grad(stacked_activation(name)(z).sum(), z)
-    count = z.shape[1] // stacked_activation(name)(z).shape[1]
-    return slope[0].unflatten(0, (count, -1)).sum(0)
+    y = stacked_activation(name)(z)
+    (slope,) = torch.autograd.grad(y.sum(), z)
+    return slope[0].unflatten(0, (-1, y.shape[1])).sum(0)
 
 
 def stacked_activation(name: str) -> nn.Module:

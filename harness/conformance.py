@@ -17,15 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import harness
 from grids import Cell
-from harness.architectures import build, in_a_line
+from harness.architectures import build
 from harness.datasets import load
 from harness.initialisation import default_parameter
 from harness.layers import Block, Weight, activation
 from harness.layout import Layer
-from harness.per_seed import PerSeed, slow
-from harness.plugins import PluginError, module
+from harness.per_seed import PerSeed
+from harness.plugins import PluginError, in_a_line, module
 from harness.stacking import solo, stack
 from harness.training import train
+from harness.trial import slow
 
 SHAPES, CLASSES, BATCH, SEEDS = ((2, 8, 8), (1, 12)), 5, 6, (0, 1, 2)
 ORDERS = ("weight-act", "weight-bn-act", "weight-act-bn", "bn-act-weight", "weight-ln-act-drop")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from results import StoreError
 
+Picture = Callable[[int], RenderableType]  # of at most so many lines
 PLAIN_EVERY_S = 10.0
 LOOK_EVERY_S = 5.0  # between looks at the store for the picture, at least
 LOOK_SHARE = 0.05  # of the time, at most, that they take
@@ -33,7 +34,7 @@ class Display:
     """Counts runs as trials start and end. Use as a context; `counts` holds the sums afterwards.
 
     work: of each trial, in any unit; long trials come first, so runs alone would tell far too long a time left.
-    picture: what a terminal shows below the line, in so many lines; it is asked for now and then, by a thread of its own.
+    picture: what a terminal shows below the line; it is asked for now and then, by a thread of its own.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Display:
         seeds: Sequence[int],
         work: Sequence[float],
         console: Console | None = None,
-        picture: Callable[[int], RenderableType] | None = None,
+        picture: Picture | None = None,
     ):
         self.seeds, self.work = seeds, work
         self.runs, self.work_done = sum(seeds), 0.0
@@ -119,10 +120,11 @@ class Display:
 
     def _show(self, line: bool) -> None:
         running = sum(self.seeds[number] for number in self.running)
-        lost = {fate: self.counts[fate] for fate in ("diverged", "failed")}
-        words = ", ".join([f"running {running}", *(f"{fate} {count}" for fate, count in lost.items())])
-        if self.live:  # in 80 columns there is no room for zeros
-            words = ", ".join([f"running {running}", *(f"{fate} {count}" for fate, count in lost.items() if count)])
+        lost = [
+            fate for fate in ("diverged", "failed") if self.counts[fate] or not self.live
+        ]  # 80 columns have no room for 0
+        words = ", ".join([f"running {running}", *(f"{fate} {self.counts[fate]}" for fate in lost)])
+        if self.live:
             self.line.update(self.task, completed=self.ended, counts=words)
         elif self.ended == self.runs or (line and time.monotonic() - self.last_plain >= PLAIN_EVERY_S):
             self.last_plain = time.monotonic()

@@ -2,15 +2,14 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import RenderableType
-
 from grids import Resources
 from harness import cluster, placement
+from harness.display import Picture
 from harness.engine import Pilot
 from harness.placement import GpuMemory, Node
 from harness.plan import group, work
@@ -33,7 +32,7 @@ class _There(NamedTuple):
     made_by: Mapping[str, str]
     mark: str
     scratch: Path
-    picture: Callable[[int], RenderableType] | None
+    picture: Picture | None
 
 
 def count_slots(address: str | None, asked: Resources, scratch: Path) -> int:
@@ -52,7 +51,7 @@ def drive(
     mode: str | None,
     limit_s: float,
     scratch: Path,
-    picture: Callable[[int], RenderableType] | None = None,
+    picture: Picture | None = None,
 ) -> dict[str, int]:
     """Train what a study lacks on the Ray cluster at `address`, or on one of its own. Gives the runs by status.
 
@@ -81,7 +80,7 @@ def _on_cluster(
     made_by: Mapping[str, str],
     mark: str | None,
     scratch: Path,
-    picture: Callable[[int], RenderableType] | None = None,
+    picture: Picture | None = None,
 ) -> dict[str, int]:
     """check: whether nodes must first show that they can train. mark: of the store, as seen where the sweep was begun."""
     nodes, asked = cluster.nodes(), study.grid.resources

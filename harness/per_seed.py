@@ -17,7 +17,7 @@ class PerSeed(Layer):
     from torch's generator with a seed that follows from the run's seed and the layer's path: `init` and `init_gain` of a
     recipe do not reach them. Parameters without requires_grad are not trained. ValueError for what has no place for seeds:
     lazy or complex parameters, and tensors that are neither parameters nor buffers.
-    Seeds act one after the other, eagerly: 20 MLPs of 4 × 64 whose blocks have nn.Linear take 2.5 times as long as those of
+    Seeds act one after the other, eagerly: 20 MLPs of 4 × 64 whose blocks have nn.Linear take 2.1 times as long as those of
     Weight (n = 5, 2 cores of an AMD EPYC, torch 2.13.0, 2026-11-28). What draws in a forward pass, as nn.Dropout does, draws
     from what all seeds share: `check-architecture` refuses it.
     """
@@ -100,15 +100,3 @@ def _check(module: nn.Module) -> None:
                 raise ValueError(
                     f"PerSeed: {where} is a tensor that all seeds would share; make it a parameter or a buffer"
                 )
-
-
-def slow(architecture: str, model: nn.Module) -> str:
-    """What to know of a network with such layers, in words; empty where it has none."""
-    paths = [path for path, layer in model.named_modules() if isinstance(layer, PerSeed)]
-    if not paths:
-        return ""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return (
-        f"architecture {architecture} has ordinary torch modules ({paths[0]}{more}): seeds pass them one after the other, "
-        "so that many seeds together are hardly faster there than each alone"
-    )

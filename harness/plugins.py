@@ -17,6 +17,7 @@ import math
 import os
 import re
 import sys
+import traceback
 import zlib
 from collections.abc import Iterable
 from functools import cache
@@ -134,6 +135,19 @@ def source(folder: str, name: str) -> str | None:
 def filename(name: str) -> str:
     """As tracebacks have it."""
     return f"<plug-in {name}>"
+
+
+def in_a_line(error: Exception, name: str) -> str:
+    """What went wrong in an architecture's file, and where: as 'TypeError: ... (mixer.py, line 12)'. ValueErrors speak for
+    themselves.
+    """
+    told = str(error).splitlines()[0] if str(error) else ""
+    if isinstance(error, ValueError | WrongUse):
+        return told
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.endswith((f"{name}.py", filename(name)))]
+    where = f" ({name}.py, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {told}".removesuffix(": ") + where
 
 
 def sha256(folder: str, name: str) -> str:

@@ -10,7 +10,7 @@ import pickle
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +25,12 @@ import ray
 import torch
 from ray import tune
 from ray.tune.execution import class_cache
-from rich.console import RenderableType
 
 from grids import Cell, Resources
 from harness.apart import Lost
 from harness.cluster import ACCELERATOR, SOME, ClusterError, patiently
 from harness.datasets import Data
-from harness.display import Display
+from harness.display import Display, Picture
 from harness.engine import Pilot, keep_memory
 from harness.memory import of_gpu
 from harness.pilot import measure
@@ -68,7 +67,7 @@ def run_trials(
     limit_s: float = LIMIT_S,
     asked: Resources = A_CORE,
     mark: str | None = None,
-    picture: Callable[[int], RenderableType] | None = None,
+    picture: Picture | None = None,
 ) -> dict[str, int]:
     """Train every trial on the cluster that `cluster` gave, showing progress. Gives the runs by status.
 

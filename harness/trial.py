@@ -15,16 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
 from grids import Cell
 from harness import graphs, memory
-from harness.architectures import build, in_a_line
+from harness.architectures import build
 from harness.datasets import Data
 from harness.engine import COMPILED, EAGER, describe, keep_memory, marker
 from harness.evaluation import shared_batch
 from harness.normalizations import GroupNorm
-from harness.per_seed import slow
+from harness.per_seed import PerSeed
 from harness.plan import PlanError, Trial, code_version, seeds_in_engine
+from harness.plugins import in_a_line
 from harness.probes import COLUMNS
 from harness.seen import seen
 from harness.stacking import stack
@@ -68,6 +70,18 @@ def check_trainable(cells: Iterable[Cell], data: Mapping[str, Data]) -> list[str
             raise PlanError(f"architecture {architecture}, data set {cell.dataset}: {reason}") from None
     ignored = [key for key, there in values.items() if len(there) > 1 and key not in heeded]
     return [*filter(None, slowness), *(_ignored(*key) for key in ignored)]
+
+
+def slow(architecture: str, model: nn.Module) -> str:
+    """What to know of a network with layers in PerSeed; empty where it has none."""
+    paths = [path for path, layer in model.named_modules() if isinstance(layer, PerSeed)]
+    if not paths:
+        return ""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return (
+        f"architecture {architecture} has ordinary torch modules ({paths[0]}{more}): seeds pass them one after the other, "
+        "so that many seeds together are hardly faster there than each alone"
+    )
 
 
 def _heeds(cell: Cell, field: str, data: Data) -> bool:

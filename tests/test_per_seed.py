@@ -10,10 +10,11 @@ from harness.architectures import mlp
 from harness.conformance import check
 from harness.engine import batch_sizes, bits_need_one_seed
 from harness.layers import Weight, block, network
-from harness.per_seed import PerSeed, slow
+from harness.per_seed import PerSeed
 from harness.stacking import solo, stack, stream
 from harness.step import NotCompiled
 from harness.training import train
+from harness.trial import slow
 
 SEPARABLE = '''"""A depthwise convolution, then a pointwise one."""
 

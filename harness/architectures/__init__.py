@@ -9,12 +9,11 @@ what their draws follow from, so a deeper network must keep the paths of a shall
 """
 
 import importlib
-import traceback
 from math import ceil, sqrt
 
 from torch import nn
 
-from grids import Cell, WrongUse
+from grids import Cell
 from harness import plugins
 from harness.layers import maps
 
@@ -26,19 +25,6 @@ def build(cell: Cell, shape: tuple[int, ...], classes: int) -> nn.Module:
     module = plugins.module("architectures", cell.architecture)
     module = module or importlib.import_module(f"harness.architectures.{cell.architecture}")
     return module.build(cell, shape, classes)
-
-
-def in_a_line(error: Exception, name: str) -> str:
-    """What went wrong in an architecture's file, and where: as 'TypeError: ... (mixer.py, line 12)'. ValueErrors speak for
-    themselves.
-    """
-    told = str(error).splitlines()[0] if str(error) else ""
-    if isinstance(error, ValueError | WrongUse):
-        return told
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.endswith((f"{name}.py", plugins.filename(name)))]
-    where = f" ({name}.py, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {told}".removesuffix(": ") + where
 
 
 def dimensions(cell: Cell, shape: tuple[int, ...]) -> int:
