@@ -52,6 +52,7 @@ from results.overview import FATES, overview
 from results.protocol import Wanted, unchosen
 from results.schema import MEASURED
 from results.secrets import without_secrets
+from results.thinning import thin
 from results.upkeep import compact, needs_compaction
 from results.validation import incomplete, orphans, set_aside, validate
 
@@ -96,6 +97,9 @@ Mode = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="folder of what is built, in place of reports/build/<grid>", metavar="FOLDER"),
+]
+Claims = Annotated[
+    Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="run again what failed")]
 
@@ -318,9 +322,7 @@ def report(
     plugin: Plugins = None,
     store: StorePath = None,
     seeds: SeedCount = None,
-    claims: Annotated[
-        Path | None, typer.Option("--claims", help="file of claims of your own, judged beside the published ones")
-    ] = None,
+    claims: Claims = None,
     out: Out = None,
 ) -> None:
     """Build the report of a grid from its store: a page, figures and tables in reports/build/<grid>.
@@ -331,6 +333,34 @@ def report(
 
     grid, where = open_grid(asked(words, seeds), store)
     for line in page.build(grid, where, out or Path("reports/build") / grid.name, claims, plugins_of(grid)):
+        print(line)
+
+
+@app.command("ledger")
+def ledger_command(
+    grids: Annotated[list[Path], typer.Argument(help="grid files of studies", metavar="GRID ...")],
+    plugin: Plugins = None,
+    stores: Annotated[
+        str,
+        typer.Option("--stores", help="folder of the studies' stores, each under its grid's name", metavar="FOLDER"),
+    ] = "results/data",
+    claims: Claims = None,
+    out: Annotated[Path, typer.Option("--out", help="folder of what is built", metavar="FOLDER")] = Path(
+        "reports/build/ledger"
+    ),
+) -> None:
+    """Judge published claims by several studies, and by what needs no training, side by side: a page and a table.
+
+    Example: normorder ledger grids/default.toml grids/fair.toml
+    """
+    from harness.anatomy import anatomy  # torch, pandas and scipy cost seconds
+    from reports.studies import Study, build
+
+    studies = []
+    for path in grids:
+        grid = read_grid(asked([str(path)], None))
+        studies.append(Study(grid, existing(f"{stores.rstrip('/')}/{grid.name}")))
+    for line in build(studies, anatomy().rows, out, claims):
         print(line)
 
 
@@ -366,6 +396,19 @@ def compact_command(store: StoreFolder) -> None:
     where = existing(store)
     where.check_writable()
     print(f"{where.path}: {compact(where)}")
+
+
+@app.command("thin")
+def thin_command(
+    store: StoreFolder,
+    into: Annotated[str, typer.Argument(help="folder or s3://bucket/prefix that is not there yet", metavar="INTO")],
+) -> None:
+    """Copy a store as small as its report allows, to publish it: runs bit for bit, the rest rounded, or left out.
+
+    Example: normorder thin results/data/default published/default
+    """
+    target = Store(into)
+    print(f"{target.path}: {thin(existing(store), target)}")
 
 
 @app.command("validate")

@@ -31,6 +31,7 @@ from scipy import stats
 
 from grids import TUNING_FROM
 from reports import effects as fx
+from reports import looks
 from reports import statistics as st
 from reports.curves import with_curves
 from reports.findings import Decision, Judged, reason
@@ -43,7 +44,18 @@ from reports.words import counted
 from results import Store
 from results.store import FINISHED
 
-__all__ = ["COLUMNS", "METHOD", "VERDICTS", "Claim", "ClaimsError", "at_every_value", "judge", "measured", "read"]
+__all__ = [
+    "COLUMNS",
+    "METHOD",
+    "VERDICTS",
+    "Claim",
+    "ClaimsError",
+    "at_every_value",
+    "judge",
+    "judged",
+    "measured",
+    "read",
+]
 
 VERDICTS = {
     "supported": "the data show what is stated, and no cell alone shows the opposite",
@@ -106,6 +118,11 @@ def at_every_value(claims: Iterable[Claim], gathered: Results, store: Store) -> 
 def measured(claims: Iterable[Claim], results: Results, store: Store) -> Results:
     """Results with what claims need of layers."""
     return with_layers(results, store, {claim.metric for claim in claims})
+
+
+def judged(claims: Iterable[Claim], gathered: Results, results: Results, store: Store) -> pd.DataFrame:
+    """What `judge` gives of a study. gathered: all its results; results: those compared, with measures of curves."""
+    return judge(claims, measured(claims, results, store), at_every_value(claims, looks.first(gathered), store))
 
 
 def judge(claims: Iterable[Claim], results: Results, everywhere: Results | None = None) -> pd.DataFrame:

@@ -6,7 +6,7 @@ equal seeds. `reports.claims` judges them.
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,11 @@ KEYS = {
     "margin": "in the metric's own unit as stored (0.01 = 1 percentage point): what lies within ± of it counts as nothing",
     "over": "of varies, rises and falls: the field along which first − second changes",
     "range_over": "a field: a side's outcome is then its range over the values of that field",
-    "needs": "in place of all keys from cells on: the measurement that is missing",
+    "needs": "in place of all keys from cells to range_over: the measurement that is missing",
+    "anatomy": "likewise, with expected and than: section, quantity and setting (one or a list) of rows of anatomy.csv",
+    "than": "of anatomy: the number that each of these values is expected to be greater or less than",
+    "published": "what the source measured, and how, where it tells a number",
+    "nearest": "fields, as in cells: which of the claim's cells are most like those of the source",
 }
 EXPECTED = {
     "greater": "it is above 0; with a margin, above + the margin",
@@ -50,6 +54,7 @@ EXPECTED = {
 BOUNDED = ("equivalent", "not_greater")  # what a margin alone can show
 ALONG = ("varies", "rises", "falls")  # what needs `over`
 SIDES = ("first", "second")
+OF_ANATOMY = ("section", "quantity", "setting")
 # A cell of its own for each value that is checked: only the error of that field is told.
 ANY = {"dataset": "any", "architecture": "any", "order": "weight-act", "activation": "any", "depth": 1}
 
@@ -92,7 +97,11 @@ Selection = Mapping[str, Allowed]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. Where `needs` is given, no metric measures it, and the fields from `cells` on are empty."""
+    """One claim. Where `needs` is given, no metric measures it, and the fields from `cells` on are empty.
+
+    anatomy: where it is about numbers that need no training, by key of OF_ANATOMY which of them; each is expected to be
+    greater or less than `than`. published, nearest: what the source measured, and the fields of the cells most like its own.
+    """
 
     id: str
     source: str
@@ -106,6 +115,10 @@ class Claim:
     over: str = ""
     range_over: str = ""
     needs: str = ""
+    anatomy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    than: float = math.nan
+    published: str = ""
+    nearest: Selection = field(default_factory=dict)
 
     @property
     def named(self) -> set[str]:
@@ -160,11 +173,15 @@ class _Reader:
             if key not in KEYS:
                 raise self.fail(f"unknown key {key!r}", f"there are {', '.join(KEYS)}")
         words = {key: self.text(key) for key in ("id", "source", "statement")}
+        words["published"] = self.text("published") if "published" in self.entry else ""
         if "needs" in self.entry:
-            for key in self.entry:
-                if key not in (*words, "needs"):
-                    raise self.fail(key, "cannot stand beside needs, which says that there is no such measurement")
+            self.check_alone("needs", "which says that there is no such measurement", words)
             return Claim(**words, needs=self.text("needs"))
+        if "anatomy" in self.entry:
+            self.check_alone("anatomy", "whose numbers are of no cell", (*words, "expected", "than"))
+            return Claim(**words, **self.of_anatomy())
+        if "than" in self.entry:
+            raise self.fail("than", "belongs to anatomy")
         metric, expected = self.text("metric"), self.choice("expected", tuple(EXPECTED))
         if metric.startswith(PREFIX):
             self.check_layers(metric)
@@ -180,7 +197,39 @@ class _Reader:
             margin=self.margin(expected, metric),
             over=self.over(expected, **selections),
             range_over=self.range_over(expected, **selections),
+            nearest=self.nearest(selections["cells"], selections["first"]),
         )
+
+    def check_alone(self, key: str, why: str, others: Iterable[str]) -> None:
+        for name in self.entry:
+            if name not in (*others, key):
+                raise self.fail(name, f"cannot stand beside {key}, {why}")
+
+    def of_anatomy(self) -> dict[str, Any]:
+        table = self.entry["anatomy"]
+        if not isinstance(table, dict) or set(table) != set(OF_ANATOMY):
+            raise self.fail(f"anatomy = {table!r}", f"must be a table of {', '.join(OF_ANATOMY)}")
+        rows = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in table.items()}
+        for key, values in rows.items():
+            if (
+                not values
+                or not all(isinstance(each, str) for each in values)
+                or (len(values) > 1 and key != "setting")
+            ):
+                raise self.fail(f"anatomy.{key} = {table[key]!r}", "must be a text, or of setting a list of texts")
+        than = self.entry.get("than")
+        if not _is_number(than) or math.isinf(than):
+            raise self.fail("than" if than is None else f"than = {than!r}", "must be a number")
+        return {"anatomy": rows, "expected": self.choice("expected", ("greater", "less")), "than": float(than)}
+
+    def nearest(self, cells: Selection, first: Selection) -> Selection:
+        found = self.selection("nearest")
+        for name, allowed in found.items():
+            if name in first:
+                raise self.fail(f"nearest.{name}", "is a field of the sides")
+            if name in cells and not cells[name].meets(allowed):
+                raise self.fail(f"nearest.{name}", "names none of the claim's cells")
+        return found
 
     def check_layers(self, metric: str) -> None:
         try:

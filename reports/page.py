@@ -108,8 +108,7 @@ def _contents(
     depends = where(results, measure(primary.metric), primary.contrast, frame)
     growth = sections.growth(results, store, frame, varying, album.add)
     secondary = compare(growth["results"], SECONDARY, [primary.contrast])
-    measured = claims.measured(ledger, growth["results"], store)
-    judged = claims.judge(ledger, measured, claims.at_every_value(ledger, looks.first(gathered), store))
+    judged = claims.judged(ledger, gathered, growth["results"], store)
     beside = {
         "secondary": secondary, "effects": export_effects(depends), "statistics": growth["statistics"], "claims": judged,
     }  # fmt: skip

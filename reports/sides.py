@@ -56,6 +56,8 @@ def evidence(claim: Claim, results: Results, design: Design) -> Evidence | str:
     """The outcomes of a claim, or a sentence on why the grid or its store does not cover it."""
     if claim.needs:
         return f"needs {claim.needs}"
+    if claim.anatomy:
+        return "needs no training: normorder ledger judges it by what normorder anatomy computes"
     done = results.runs[results.runs["status"] == "done"]
     if claim.metric not in done or (len(done) and done[claim.metric].isna().all()):
         return f"metric not measured: {claim.metric}"

@@ -26,9 +26,18 @@ T = TypeVar("T")
 
 def stage(path: Place, rows: pa.Table, durable: bool = True) -> object:
     """Write rows where readers do not look; gives what at(path).publish makes the file of."""
-    finished = io.BytesIO()
-    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True)
-    return at(path).stage(path, finished.getbuffer(), durable)
+    return at(path).stage(path, serialised(rows), durable)
+
+
+def serialised(rows: pa.Table, small: bool = False) -> memoryview:
+    """The bytes of a file. small: fewer, in more time; numbers byte by byte, which pays where their last bytes are alike."""
+    finished, how = io.BytesIO(), {}
+    if small:
+        numbers = [field.name for field in rows.schema if pa.types.is_floating(field.type)]
+        others = [name for name in rows.column_names if name not in numbers]
+        how = {"compression_level": 19, "use_byte_stream_split": numbers, "use_dictionary": others}
+    pq.write_table(rows, finished, compression="zstd", write_page_checksum=True, **how)
+    return finished.getbuffer()
 
 
 def retrying(ask: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from grids import FIELDS, LARGEST, Cell, Grid, run_ids
+from grids import FIELDS, LARGEST, TUNING_FROM, Cell, Grid, run_ids
 from results.errors import OutOfReach, StoreError, Vanished
 from results.files import batches, identify, read_file, retrying, trials
 from results.merging import forget
@@ -19,6 +19,7 @@ from results.places import Place, at, over
 from results.protocol import Wanted, planned_in, unchosen
 from results.schema import METRICS, QUANTILES, SCHEMAS, columns_of
 from results.store import FINISHED, VERSIONS, Store, one_a_run
+from results.thinning import is_thinned
 
 STATUSES = (*FINISHED, "failed")
 
@@ -87,13 +88,15 @@ def orphans(store: Store) -> int:
 
 def _problems(store: Store) -> Iterator[str]:
     unreadable: list[StoreError] = []
-    kept = [columns_of("runs", (*VERSIONS, "epochs")).empty_table()]
+    kept = [columns_of("runs", (*VERSIONS, "epochs", "seed")).empty_table()]
     for _, rows, _ in batches(store.files("runs"), "runs", unreadable=unreadable.append):
         yield from _wrong_ids(rows)
         yield from _wrong_rows(rows)
         kept.append(rows.select(kept[0].column_names))
     runs = one_a_run(pa.concat_tables(kept))
     done = runs.filter(pc.equal(runs["status"], "done"))
+    if is_thinned(store):
+        done = done.filter(pc.less(done["seed"], TUNING_FROM))
     del kept, runs
     yield from _without_curves(store, done, unreadable)
     yield from _without_examples(store, done, unreadable)

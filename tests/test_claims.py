@@ -25,7 +25,7 @@ from reports.rates import select
 from results import METRICS, Store
 
 LEDGER = read()
-JUDGED = [claim for claim in LEDGER if not claim.needs]
+JUDGED = [claim for claim in LEDGER if claim.metric]
 SEEDS = 8
 CHOICES = {
     **harness.choices(),
@@ -174,6 +174,9 @@ def test_every_claim_has_a_row_and_those_that_need_a_measurement_say_which(tmp_p
     for each, verdict, reason in zip(LEDGER, frame["verdict"], frame["reason"], strict=True):
         if each.needs:
             assert (verdict, reason) == ("not covered", f"Needs {each.needs}.")
+        if each.anatomy:
+            assert verdict == "not covered"
+            assert "normorder ledger" in reason
 
 
 def test_no_claims_have_no_rows(tmp_path):

@@ -81,6 +81,11 @@ MISTAKES = {
     "range over a side's field": ("margin ", 'range_over = "order"\nmargin ', ("range_over = 'order'", "of the sides")),
     "spread of a range": ('"greater"\nmargin    = 0.01', '"less_spread"\nrange_over = "lr"', ("range_over", "spread")),
     "needs beside a metric": ("margin ", 'needs = "a probe"\nmargin ', ("cells", "cannot stand beside needs")),
+    "anatomy beside a metric": ("margin ", 'anatomy = "layer"\nmargin ', ("cells", "cannot stand beside anatomy")),
+    "than without anatomy": ("margin ", "than = 1\nmargin ", ("than", "belongs to anatomy")),
+    "nearest cell of a side": ("margin ", 'nearest = { order = "weight-act" }\nmargin ', ("nearest.order", "of the sides")),
+    "nearest cell of none": ("margin ", "nearest = { depth = 2 }\nmargin ", ("nearest.depth", "none of the claim's cells")),
+    "published as a number": ("margin ", "published = 0.5\nmargin ", ("published = 0.5", "text")),
     "no claim": (ENTRY, "# later\n", ("has no claim", "[[claim]]")),
     "list of no claim": (ENTRY, "claim = []", ("has no claim", "[[claim]]")),
     "two with one id": (ENTRY, ENTRY + ENTRY, ("claim 'one'", "id is given to 2 claims")),
@@ -110,6 +115,44 @@ def test_a_mistake_in_a_claims_file_is_one_line_with_the_claim_the_value_and_the
     assert text.count(old) == 1
     line = refused(written(tmp_path, text.replace(old, new)))
     for word in words:
+        assert word in line
+
+
+COMPUTED = """
+[[claim]]
+id        = "wide"
+source    = "Somebody 2022"
+statement = "Most values of tanh lie at its ends."
+anatomy   = { section = "saturation", quantity = "share saturated", setting = ["tanh", "sigmoid"] }
+expected  = "greater"
+than      = 0.5
+"""
+COMPUTED_WRONG = {
+    "no table": ("{ section", '"saturation" # { section', ("anatomy = 'saturation'", "section, quantity, setting")),
+    "a key less": ('quantity = "share saturated", ', "", ("anatomy", "section, quantity, setting")),
+    "several sections": ('section = "saturation"', 'section = ["a", "b"]', ("anatomy.section", "list of texts")),
+    "no setting": ('["tanh", "sigmoid"]', "[]", ("anatomy.setting = []", "text")),
+    "no number": ("than      = 0.5", "", ("than", "number")),
+    "no finite number": ("0.5", "inf", ("than = inf", "number")),
+    "another expectation": ('"greater"', '"equivalent"', ("expected = 'equivalent'", "greater, less")),
+    "a margin": ("than ", "margin = 0.1\nthan ", ("margin", "cannot stand beside anatomy")),
+}
+
+
+def test_a_claim_about_the_anatomy_reads_as_it_is_written(tmp_path):
+    (which,) = read(written(tmp_path, COMPUTED))
+    assert (which.expected, which.than, which.metric) == ("greater", 0.5, "")
+    assert which.anatomy == {
+        "section": ("saturation",), "quantity": ("share saturated",), "setting": ("tanh", "sigmoid")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", COMPUTED_WRONG)
+def test_a_mistake_in_a_claim_about_the_anatomy_is_one_line_with_the_rule(tmp_path, mistake):
+    old, new, words = COMPUTED_WRONG[mistake]
+    assert COMPUTED.count(old) == 1
+    line = refused(written(tmp_path, COMPUTED.replace(old, new)))
+    for word in ("'wide'", *words):
         assert word in line
 
 

@@ -1,0 +1,169 @@
+"""One ledger of published claims over several studies, and over what needs no training: a page and ledger.csv.
+
+Each study judges a claim by itself, with its own tests, as its report does; nothing is pooled over studies, whose data and
+recipes differ. What a source measured stands beside what the cells most like its own give, with both settings.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from grids import Cell, Grid
+from reports import claims, export, looks
+from reports.album import template
+from reports.answer import answer
+from reports.comparisons import compare
+from reports.curves import with_curves
+from reports.ledger import Claim
+from reports.measures import measure
+from reports.outcomes import ReportError, gather
+from reports.rates import select
+from reports.words import counted, enumerated, interval, setting, varying
+from results import Store
+
+ANATOMY = "anatomy"  # what stands in place of a study's name
+COLUMNS = ("study", *claims.COLUMNS, "nearest", "nearest_estimate", "nearest_low", "nearest_high", "nearest_n")
+EVERY = "*"  # of a claim: every setting that a quantity has
+MOST_TOLD = 4  # numbers of the anatomy in a sentence
+ALWAYS = ("epochs", "batch", "width", "lr", "optimiser", "schedule")  # fields that are told, whatever they are
+METHOD = (
+    "Every study judges by its own tests, adjusted over the claims that it covers; the same claim may come out otherwise in "
+    "another, and then both are shown. What is computed without training is no test: one drawing of the weights, from "
+    "stated seeds. A number of a source was measured on its data and by its recipe, which are not those of the studies."
+)
+
+
+class Study(NamedTuple):
+    grid: Grid
+    store: Store
+
+
+class Line(NamedTuple):
+    """What one study, or the anatomy, says of a claim."""
+
+    study: str
+    verdict: str
+    reason: str
+    nearest: str
+
+
+class Entry(NamedTuple):
+    """A claim and what is said of it."""
+
+    claim: Claim
+    lines: list[Line]
+    missing: str  # why no study says anything; else empty
+
+
+def build(
+    studies: Sequence[Study], anatomy: Iterable[Sequence], folder: Path, own_claims: Path | None = None
+) -> list[str]:
+    """Write index.html and ledger.csv into `folder`; say what was written.
+
+    anatomy: rows of (section, quantity, setting, value). own_claims: a file of claims judged beside the published ones.
+    ReportError where a store has nothing to compare, or two studies have one name.
+    """
+    names = [study.grid.name for study in studies]
+    for name in names:
+        if names.count(name) > 1 or name == ANATOMY:
+            raise ReportError(f"{name}: is the name of another study, too; ledgers tell them by their grids' names")
+    ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
+    by_anatomy = pd.DataFrame(anatomy, columns=["section", "quantity", "setting", "value"])
+    rows = [_of_anatomy(claim, by_anatomy) for claim in ledger if claim.anatomy]
+    shown = []
+    for study in studies:
+        judged, headline = _of_study(ledger, study)
+        rows += judged
+        shown.append(
+            {"name": study.grid.name, "title": study.grid.question, "setting": recipe(study.grid), "says": headline}
+        )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    entries = [_entry(claim, frame[frame["id"] == claim.id]) for claim in ledger]
+    with export.writing(folder):
+        export.write_csv(frame, folder / "ledger.csv")
+        page = folder / "index.html"
+        page.write_text(
+            template("ledger.html").render(studies=shown, entries=entries, verdicts=claims.VERDICTS, method=METHOD),
+            encoding="utf-8",
+        )
+    return [*in_words(entries), str(page.resolve()), "beside it ledger.csv"]
+
+
+def _of_study(ledger: Sequence[Claim], study: Study) -> tuple[list[Mapping], str]:
+    """Rows of COLUMNS, and the headline of its report."""
+    gathered = gather(*study)
+    selected = select(gathered)
+    results, _ = with_curves(looks.first(selected.results), study.store)
+    near = [replace(claim, cells={**claim.cells, **claim.nearest}) for claim in ledger if claim.nearest]
+    judged = claims.judged(ledger, gathered, results, study.store).assign(study=study.grid.name)
+    nearest = claims.judged(near, gathered, results, study.store).set_index("id") if near else pd.DataFrame()
+    rows = []
+    for claim, row in zip(ledger, judged.to_dict("records"), strict=True):
+        if claim.id in nearest.index and nearest.loc[claim.id, "n"]:
+            found = nearest.loc[claim.id]
+            row |= {f"nearest_{name}": found[name] for name in ("estimate", "low", "high", "n")}
+            row["nearest"] = ", ".join(f"{name} {allowed}" for name, allowed in claim.nearest.items())
+        rows.append(row)
+    frame = compare(selected.results)
+    return rows, answer(frame, study.grid, varying(results.runs))["headline"]
+
+
+def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
+    """A claim about numbers that need no training. ReportError where there are no such numbers."""
+    wanted = rows
+    for key, values in claim.anatomy.items():
+        if values != (EVERY,):
+            wanted = wanted[wanted[key].isin(values)]
+            if missing := sorted(set(values) - set(wanted[key])):
+                raise ReportError(f"claim {claim.id!r}: anatomy.{key}: there are no such numbers: {', '.join(missing)}")
+    values = wanted["value"]
+    holds = values > claim.than if claim.expected == "greater" else values < claim.than
+    told = enumerated([f"{value:.3g} ({setting})" for value, setting in zip(values, wanted["setting"], strict=True)])
+    if len(values) > MOST_TOLD:
+        told = f"{values.min():.3g} to {values.max():.3g}, {holds.sum()} of {len(values)} "
+        told += f"{claim.expected} than {claim.than:g}"
+    (quantity,) = claim.anatomy["quantity"]
+    return {
+        "study": ANATOMY, "id": claim.id, "source": claim.source, "statement": claim.statement,
+        "verdict": "supported" if holds.all() else "contradicted", "expected": claim.expected, "n": 1, "cells": len(values),
+        "reason": f"{quantity[:1].upper()}{quantity[1:]}: {told}.", "low": values.min(), "high": values.max(),
+    }  # fmt: skip
+
+
+def _entry(claim: Claim, rows: pd.DataFrame) -> Entry:
+    covered = rows[rows["verdict"] != "not covered"]
+    lines = []
+    for row in covered.to_dict("records"):
+        near = ""
+        if isinstance(row["nearest"], str):
+            of = measure(claim.metric)
+            numbers = interval(of, *(row[f"nearest_{name}"] for name in ("estimate", "low", "high")))
+            near = f"{row['nearest']}: {numbers}, n = {row['nearest_n']:.0f}"
+        lines.append(Line(row["study"], row["verdict"], row["reason"], near))
+    return Entry(claim, lines, "" if lines else "; ".join(dict.fromkeys(rows["reason"])))
+
+
+def recipe(grid: Grid) -> str:
+    """What was trained, and how: each field with its values, those of the sides that are compared left out."""
+    told = {name: list(dict.fromkeys(getattr(cell, name) for cell in grid.cells())) for name in Cell.model_fields}
+    default = {name: info.default for name, info in Cell.model_fields.items()}
+    parts = []
+    for name, values in told.items():
+        if name != "order" and (name in ALWAYS or values != [default[name]]):
+            chosen = ", the best for each arm" if name in grid.searched else ""
+            parts.append(f"{name} {', '.join(map(setting, values))}{chosen}")
+    return "; ".join([*parts, f"{grid.seeds.count} seeds"])
+
+
+def in_words(entries: Sequence[Entry]) -> list[str]:
+    """A line for each claim that something is said of, and how many there are of which nothing is."""
+    lines = []
+    for entry in entries:
+        said = "; ".join(f"{line.verdict} ({line.study})" for line in entry.lines)
+        if said:
+            lines.append(f"{entry.claim.id}: {said}")
+    lacking = sum(not entry.lines for entry in entries)
+    return [*lines, *([f"{counted(lacking, 'claim')} not covered"] if lacking else [])]
