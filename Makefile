@@ -1,4 +1,4 @@
-# make plan | sweep | report | test | check | bench | stress; each installs what it needs into .venv first.
+# make plan | sweep | report | study | test | check | bench | stress; each installs what it needs into .venv first.
 GRID  ?= grids/default.toml
 PYTHON ?= python3
 BIN   := .venv/bin
@@ -8,10 +8,11 @@ override GRID := $(value GRID)
 override STORE := $(value STORE)
 override SEEDS := $(value SEEDS)
 override ADDRESS := $(value ADDRESS)
-export GRID STORE SEEDS ADDRESS
+override STORES := $(value STORES)
+export GRID STORE SEEDS ADDRESS STORES
 options = $(if $(STORE),--store "$$STORE") $(if $(SEEDS),--seeds "$$SEEDS")
 
-.PHONY: sweep plan report test check bench stress
+.PHONY: sweep plan report study test check bench stress
 
 sweep: .venv/installed
 	@$(BIN)/normorder sweep "$$GRID" $(options) $(if $(ADDRESS),--address "$$ADDRESS")
@@ -21,6 +22,16 @@ plan: .venv/installed
 
 report: .venv/installed
 	@$(BIN)/normorder report "$$GRID" $(options)
+
+# The reference study: its reports from the stores that are in git; with STORES=FOLDER all of it is trained into FOLDER first.
+study: .venv/installed
+	@for grid in results/published/*.toml; do \
+		name=$$(basename "$$grid" .toml); store="$${STORES:-results/published}/$$name"; \
+		echo "== $$name"; \
+		test -z "$$STORES" || $(BIN)/normorder sweep "$$grid" --store "$$store" $(if $(ADDRESS),--address "$$ADDRESS") || exit; \
+		$(BIN)/normorder report "$$grid" --store "$$store" --out "reports/build/study/$$name" || exit; \
+	done
+	@$(BIN)/normorder ledger results/published/*.toml --stores "$${STORES:-results/published}" --out reports/build/study
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

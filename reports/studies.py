@@ -12,21 +12,22 @@ from typing import NamedTuple
 import pandas as pd
 
 from grids import Cell, Grid
-from reports import claims, export, looks
-from reports.album import template
-from reports.answer import answer
+from reports import claims, export, figures, looks
+from reports.album import Album, template
+from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import with_curves
 from reports.ledger import Claim
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
 from reports.rates import select
-from reports.words import counted, enumerated, interval, setting, varying
+from reports.words import counted, enumerated, interval, minus, seeds, setting, varying
 from results import Store
 
 ANATOMY = "anatomy"  # what stands in place of a study's name
 COLUMNS = ("study", *claims.COLUMNS, "nearest", "nearest_estimate", "nearest_low", "nearest_high", "nearest_n")
 EVERY = "*"  # of a claim: every setting that a quantity has
+ROUNDING = 1e-9
 MOST_TOLD = 4  # numbers of the anatomy in a sentence
 ALWAYS = ("epochs", "batch", "width", "lr", "optimiser", "schedule")  # fields that are told, whatever they are
 METHOD = (
@@ -73,27 +74,31 @@ def build(
     ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
     by_anatomy = pd.DataFrame(anatomy, columns=["section", "quantity", "setting", "value"])
     rows = [_of_anatomy(claim, by_anatomy) for claim in ledger if claim.anatomy]
-    shown = []
-    for study in studies:
-        judged, headline = _of_study(ledger, study)
-        rows += judged
-        shown.append(
-            {"name": study.grid.name, "title": study.grid.question, "setting": recipe(study.grid), "says": headline}
-        )
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    entries = [_entry(claim, frame[frame["id"] == claim.id]) for claim in ledger]
+    shown, album = [], Album(folder / "figures")
     with export.writing(folder):
+        for study in studies:
+            judged, told = _of_study(ledger, study, album)
+            rows += judged
+            shown.append(told)
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        entries = [_entry(claim, frame[frame["id"] == claim.id]) for claim in ledger]
         export.write_csv(frame, folder / "ledger.csv")
         page = folder / "index.html"
         page.write_text(
-            template("ledger.html").render(studies=shown, entries=entries, verdicts=claims.VERDICTS, method=METHOD),
+            template("ledger.html").render(
+                studies=shown, entries=entries, verdicts=claims.VERDICTS, marks=figures.MARKS, method=METHOD
+            ),
             encoding="utf-8",
         )
-    return [*in_words(entries), str(page.resolve()), "beside it ledger.csv"]
+    return [
+        *in_words(entries),
+        str(page.resolve()),
+        f"beside it ledger.csv, and {len(album.names)} figures as SVG and PNG",
+    ]
 
 
-def _of_study(ledger: Sequence[Claim], study: Study) -> tuple[list[Mapping], str]:
-    """Rows of COLUMNS, and the headline of its report."""
+def _of_study(ledger: Sequence[Claim], study: Study, album: Album) -> tuple[list[Mapping], dict[str, object]]:
+    """Rows of COLUMNS, and what the page says of a study: the head of its report, and a picture of its primary family."""
     gathered = gather(*study)
     selected = select(gathered)
     results, _ = with_curves(looks.first(selected.results), study.store)
@@ -107,8 +112,20 @@ def _of_study(ledger: Sequence[Claim], study: Study) -> tuple[list[Mapping], str
             row |= {f"nearest_{name}": found[name] for name in ("estimate", "low", "high", "n")}
             row["nearest"] = ", ".join(f"{name} {allowed}" for name, allowed in claim.nearest.items())
         rows.append(row)
-    frame = compare(selected.results)
-    return rows, answer(frame, study.grid, varying(results.runs))["headline"]
+    grid, frame, fields = study.grid, compare(selected.results), varying(results.runs)
+    said, primary = answer(frame, grid, fields), grid.analysis.primary
+    family = frame[(frame["metric"] == primary.metric) & (frame["contrast"] == primary.contrast)]
+    title = f"{measure(primary.metric).title}, {minus(primary.contrast)}"
+    figure = figures.heatmap(frame, primary.metric, primary.contrast, fields)
+    return rows, {
+        "name": grid.name,
+        "title": grid.question,
+        "setting": recipe(grid),
+        "answer": said,
+        "picture": album.add(figure, grid.name, title, seeds(family)),
+        "scope": scope(frame, grid),
+        "hash": grid.analysis_hash,
+    }
 
 
 def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
@@ -121,9 +138,11 @@ def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
                 raise ReportError(f"claim {claim.id!r}: anatomy.{key}: there are no such numbers: {', '.join(missing)}")
     values = wanted["value"]
     holds = values > claim.than if claim.expected == "greater" else values < claim.than
-    told = enumerated([f"{value:.3g} ({setting})" for value, setting in zip(values, wanted["setting"], strict=True)])
+    told = enumerated(
+        [f"{_number(value)} ({setting})" for value, setting in zip(values, wanted["setting"], strict=True)]
+    )
     if len(values) > MOST_TOLD:
-        told = f"{values.min():.3g} to {values.max():.3g}, {holds.sum()} of {len(values)} "
+        told = f"{_number(values.min())} to {_number(values.max())}, {holds.sum()} of {len(values)} "
         told += f"{claim.expected} than {claim.than:g}"
     (quantity,) = claim.anatomy["quantity"]
     return {
@@ -131,6 +150,10 @@ def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
         "verdict": "supported" if holds.all() else "contradicted", "expected": claim.expected, "n": 1, "cells": len(values),
         "reason": f"{quantity[:1].upper()}{quantity[1:]}: {told}.", "low": values.min(), "high": values.max(),
     }  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return "0 but for rounding" if 0 < abs(value) < ROUNDING else f"{value:.3g}"
 
 
 def _entry(claim: Claim, rows: pd.DataFrame) -> Entry:
