@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from grids import Cell, Grid
@@ -17,7 +18,7 @@ from reports.album import Album, template
 from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import with_curves
-from reports.ledger import Claim
+from reports.ledger import Claim, Selection
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
 from reports.rates import select
@@ -107,10 +108,10 @@ def _of_study(ledger: Sequence[Claim], study: Study, album: Album) -> tuple[list
     nearest = claims.judged(near, gathered, results, study.store).set_index("id") if near else pd.DataFrame()
     rows = []
     for claim, row in zip(ledger, judged.to_dict("records"), strict=True):
-        if claim.id in nearest.index and nearest.loc[claim.id, "n"]:
+        if claim.id in nearest.index and np.isfinite(nearest.loc[claim.id, "estimate"]):
             found = nearest.loc[claim.id]
             row |= {f"nearest_{name}": found[name] for name in ("estimate", "low", "high", "n")}
-            row["nearest"] = ", ".join(f"{name} {allowed}" for name, allowed in claim.nearest.items())
+            row["nearest"] = recipe(study.grid, {**claim.cells, **claim.nearest})
         rows.append(row)
     grid, frame, fields = study.grid, compare(selected.results), varying(results.runs)
     said, primary = answer(frame, grid, fields), grid.analysis.primary
@@ -164,18 +165,18 @@ def _entry(claim: Claim, rows: pd.DataFrame) -> Entry:
         if isinstance(row["nearest"], str):
             of = measure(claim.metric)
             numbers = interval(of, *(row[f"nearest_{name}"] for name in ("estimate", "low", "high")))
-            near = f"{row['nearest']}: {numbers}, n = {row['nearest_n']:.0f}"
+            near = f"{numbers}, n = {row['nearest_n']:.0f} ({row['nearest']})"
         lines.append(Line(row["study"], row["verdict"], row["reason"], near))
     return Entry(claim, lines, "" if lines else "; ".join(dict.fromkeys(rows["reason"])))
 
 
-def recipe(grid: Grid) -> str:
-    """What was trained, and how: each field with its values, those of the sides that are compared left out."""
-    told = {name: list(dict.fromkeys(getattr(cell, name) for cell in grid.cells())) for name in Cell.model_fields}
-    default = {name: info.default for name, info in Cell.model_fields.items()}
+def recipe(grid: Grid, of: Selection | None = None) -> str:
+    """What was trained, and how: each field with its values, but the order. of: of which cells, by field."""
+    cells = [cell for cell in grid.cells() if all(each.has(getattr(cell, name)) for name, each in (of or {}).items())]
     parts = []
-    for name, values in told.items():
-        if name != "order" and (name in ALWAYS or values != [default[name]]):
+    for name, info in Cell.model_fields.items():
+        values = list(dict.fromkeys(getattr(cell, name) for cell in cells))
+        if name != "order" and (name in ALWAYS or values != [info.default]):
             chosen = ", the best for each arm" if name in grid.searched else ""
             parts.append(f"{name} {', '.join(map(setting, values))}{chosen}")
     return "; ".join([*parts, f"{grid.seeds.count} seeds"])

@@ -50,6 +50,8 @@ def is_thinned(store: Store) -> bool:
 def thin(source: Store, target: Store) -> Thinning:
     """Write what a report needs of `source` into `target`, a file a table, in which there must be nothing yet.
 
+    All that is left is held in memory.
+
     StoreError where one cannot be read, the other cannot be written or is there already.
     """
     source.check_there()
@@ -61,9 +63,8 @@ def thin(source: Store, target: Store) -> Thinning:
         at(target.path).touch(target.path / MARK)
         for name in sorted(tables, key=lambda name: name == "runs"):
             if len(tables[name]):
-                content = serialised(
-                    tables[name].replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)}), small=True
-                )
+                rows = tables[name].replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
+                content = serialised(rows, small=True)
                 place = target.path / name / f"{PART}{hashlib.sha256(content).hexdigest()[:32]}.parquet"
                 at(place).publish(at(place).stage(place, content), place)
     except OSError as error:

@@ -26,7 +26,8 @@ from reports import ledger
 from results import METRICS
 
 ROOT = Path(__file__).parents[1]
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("[ghr]*/*.md")]}
+FOLDERS = ("*.md", "[ghr]*/*.md", "results/published/*.md")
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for folder in FOLDERS for path in ROOT.glob(folder)}
 ENDINGS = {"python": "py", "toml": "toml"}
 LANGUAGES = {"console", "sh", "", *ENDINGS}
 

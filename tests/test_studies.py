@@ -77,12 +77,14 @@ def test_each_study_says_what_its_own_report_says(tmp_path, numbers):
 def test_the_nearest_cells_and_what_was_published_stand_beside_the_claim(tmp_path, numbers):
     build([study(tmp_path, "up", 0.05)], [*numbers, *NUMBERS], tmp_path / "ledger", own(tmp_path))
     row = pd.read_csv(tmp_path / "ledger" / "ledger.csv").set_index(["study", "id"]).loc["up", "better"]
-    assert (row["nearest"], row["nearest_n"]) == ("depth 4", SEEDS)
+    assert row["nearest_n"] == SEEDS
+    assert "; activation relu; depth 4; " in row["nearest"]  # its setting, beside that of the source
     assert row["nearest_low"] < row["nearest_estimate"] < row["nearest_high"]
     assert row["nearest_estimate"] == pytest.approx(row["estimate"], abs=0.01)
     text = (tmp_path / "ledger" / "index.html").read_text()
     assert "+1.0 points (5 runs on &lt;another&gt; data set)" in text
-    assert f"depth 4: +{100 * row['nearest_estimate']:.2f} pp [" in text
+    assert f"<b>nearest cells</b>: +{100 * row['nearest_estimate']:.2f} pp [" in text
+    assert f"n = {SEEDS} ({row['nearest']})" in text
 
 
 @pytest.mark.parametrize(
