@@ -1,0 +1,90 @@
+"""The reference study: its stores are whole, and small, and what the README says of it is what they give."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import harness
+from grids import FEWEST_TUNING, Grid
+from reports.comparisons import compare
+from reports.figures import MARKS
+from reports.outcomes import gather
+from reports.rates import select
+from results import METRICS, Store
+from results.thinning import is_thinned
+from results.validation import incomplete, orphans, validate
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "results" / "published"
+STORES = sorted(path.name for path in PUBLISHED.iterdir() if path.is_dir())
+MOST_BYTES = 20_000_000
+
+
+@cache
+def grid(name):
+    return Grid.read(PUBLISHED / f"{name}.toml", {**harness.choices(), "metric": METRICS})
+
+
+@cache
+def family(name):
+    """The comparisons of the primary metric, as a report of the study has them."""
+    frame = compare(select(gather(grid(name), Store(PUBLISHED / name))).results)
+    return frame[frame["metric"] == grid(name).analysis.primary.metric]
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_of_the_study_is_whole(name):
+    store = Store(PUBLISHED / name)
+    assert is_thinned(store)
+    assert validate(store) + incomplete(store, grid(name)) == []
+    assert orphans(store) == 0
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(PUBLISHED.glob("*.toml"))])
+def test_each_arm_has_its_own_best_rate_and_at_least_20_seeds(name):
+    assert grid(name).seeds.count >= 20
+    assert grid(name).seeds.tuning >= FEWEST_TUNING
+    assert len(grid(name).nuisance["lr"]) >= 4
+
+
+def test_the_study_takes_little_room():
+    assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+def in_points(value):
+    text = f"{100 * value:.1f}".replace("-", "−")
+    return "0.0" if text == "−0.0" else text
+
+
+def test_the_table_of_the_readme_is_that_of_the_store():
+    rows = re.findall(r"^\| (\w+) \| (.*●.*|.*○.*|.*\?.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    frame = family("perceptrons")
+    frame = frame[(frame["contrast"] == "after - before") & (frame["dataset"] == "mnist1d")]
+    told = {
+        (name, depth): text
+        for name, line in rows
+        for depth, text in zip((1, 2, 4, 8, 16), line.split(" | "), strict=True)
+    }
+    expected = {}
+    for row in frame[frame["activation"] != "identity"].to_dict("records"):
+        sign = "+" if row["difference"] > 0 else ""
+        ends = f"[{in_points(row['low'])}, {in_points(row['high'])}]"
+        number = f"{sign}{in_points(row['difference'])}"
+        expected[row["activation"], row["depth"]] = f"{number} {ends} {MARKS[row['verdict']]}"
+    assert told == expected
+
+
+def test_the_counts_of_the_readme_are_those_of_the_store():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    frame = family("perceptrons")
+    frame = frame[frame["contrast"] == "after - before"]
+    different = frame[frame["verdict"] == "different"]["difference"]
+    before, after = (different < 0).sum(), (different > 0).sum()
+    assert (
+        f"*before* the activation is better in {before} of {len(frame)} comparisons and *after* it in {after}" in text
+    )
+    assert f"{(frame['verdict'] == 'equivalent').sum()} are equivalent" in text
+    runs = len(Store(PUBLISHED / "perceptrons").finished())
+    assert f"{runs:,} runs of this study" in text
