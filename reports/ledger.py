@@ -39,7 +39,7 @@ KEYS = {
     "anatomy": "likewise, with expected and than: section, quantity and setting (one or a list) of rows of anatomy.csv",
     "than": "of anatomy: the number that each of these values is expected to be greater or less than",
     "published": "what the source measured, and how, where it tells a number",
-    "nearest": "fields, as in cells: which of the claim's cells are most like those of the source",
+    "nearest": "field = value or list of values: which of the claim's cells are most like those of the source",
 }
 EXPECTED = {
     "greater": "it is above 0; with a margin, above + the margin",
@@ -55,6 +55,8 @@ BOUNDED = ("equivalent", "not_greater")  # what a margin alone can show
 ALONG = ("varies", "rises", "falls")  # what needs `over`
 SIDES = ("first", "second")
 OF_ANATOMY = ("section", "quantity", "setting")
+EVERY = "*"  # as its setting: every one that a quantity has
+LARGEST = 1e300
 # A cell of its own for each value that is checked: only the error of that field is told.
 ANY = {"dataset": "any", "architecture": "any", "order": "weight-act", "activation": "any", "depth": 1}
 
@@ -211,12 +213,10 @@ class _Reader:
             raise self.fail(f"anatomy = {table!r}", f"must be a table of {', '.join(OF_ANATOMY)}")
         rows = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in table.items()}
         for key, values in rows.items():
-            if (
-                not values
-                or not all(isinstance(each, str) for each in values)
-                or (len(values) > 1 and key != "setting")
-            ):
-                raise self.fail(f"anatomy.{key} = {table[key]!r}", "must be a text, or of setting a list of texts")
+            several = len(values) > 1 or EVERY in values
+            if not values or not all(isinstance(each, str) for each in values) or (several and key != "setting"):
+                rule = f"must be a text, or of setting {EVERY!r} or a list of texts"
+                raise self.fail(f"anatomy.{key} = {table[key]!r}", rule)
         than = self.entry.get("than")
         if not _is_number(than) or math.isinf(than):
             raise self.fail("than" if than is None else f"than = {than!r}", "must be a number")
@@ -225,10 +225,13 @@ class _Reader:
     def nearest(self, cells: Selection, first: Selection) -> Selection:
         found = self.selection("nearest")
         for name, allowed in found.items():
-            if name in first:
-                raise self.fail(f"nearest.{name}", "is a field of the sides")
-            if name in cells and not cells[name].meets(allowed):
-                raise self.fail(f"nearest.{name}", "names none of the claim's cells")
+            if name in first or name in (self.entry.get("over"), self.entry.get("range_over")):
+                raise self.fail(f"nearest.{name}", "is a field of the sides, or the one along which they are compared")
+            if not allowed.values:
+                raise self.fail(f"nearest.{name}", "is a value, or a list of values")
+            for value in allowed.values:
+                if name in cells and not cells[name].has(value):
+                    raise self.fail(f"nearest.{name} = {value!r}", "is of none of the claim's cells")
         return found
 
     def check_layers(self, metric: str) -> None:
@@ -354,4 +357,9 @@ def either(names: list[str]) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Whether it is a number that a float can hold, or infinite."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (abs(value) <= LARGEST or abs(value) == math.inf)
+    )

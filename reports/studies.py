@@ -4,6 +4,7 @@ Each study judges a claim by itself, with its own tests, as its report does; not
 recipes differ. What a source measured stands beside what the cells most like its own give, with both settings.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grids import Cell, Grid
+from grids import TUNING_FROM, Cell, Grid, run_ids
 from reports import claims, export, figures, looks
 from reports.album import Album, template
 from reports.answer import answer, scope
 from reports.comparisons import compare
 from reports.curves import with_curves
-from reports.ledger import Claim, Selection
+from reports.ledger import EVERY, Claim, Selection
 from reports.measures import measure
 from reports.outcomes import ReportError, gather
 from reports.rates import select
@@ -27,14 +28,14 @@ from results import Store
 
 ANATOMY = "anatomy"  # what stands in place of a study's name
 COLUMNS = ("study", *claims.COLUMNS, "nearest", "nearest_estimate", "nearest_low", "nearest_high", "nearest_n")
-EVERY = "*"  # of a claim: every setting that a quantity has
 ROUNDING = 1e-9
 MOST_TOLD = 4  # numbers of the anatomy in a sentence
 ALWAYS = ("epochs", "batch", "width", "lr", "optimiser", "schedule")  # fields that are told, whatever they are
 METHOD = (
     "Every study judges by its own tests, adjusted over the claims that it covers; the same claim may come out otherwise in "
-    "another, and then both are shown. What is computed without training is no test: one drawing of the weights, from "
-    "stated seeds. A number of a source was measured on its data and by its recipe, which are not those of the studies."
+    "another, and then both are shown. Studies that share runs confirm each other the less. What is computed without "
+    "training is no test: one drawing of the weights, from stated seeds. A number of a source was measured on its data and "
+    "by its recipe, which are not those of the studies."
 )
 
 
@@ -70,11 +71,14 @@ def build(
     """
     names = [study.grid.name for study in studies]
     for name in names:
-        if names.count(name) > 1 or name == ANATOMY:
-            raise ReportError(f"{name}: is the name of another study, too; ledgers tell them by their grids' names")
+        if names.count(name) > 1:
+            raise ReportError(f"{name}: is the name of two studies, and a ledger tells them by their grids' names")
+        if name == ANATOMY:
+            raise ReportError(f"{name}: no study can have this name, by which a ledger tells what needs no training")
     ledger = (*claims.read(), *(claims.read(own_claims) if own_claims else ()))
     by_anatomy = pd.DataFrame(anatomy, columns=["section", "quantity", "setting", "value"])
     rows = [_of_anatomy(claim, by_anatomy) for claim in ledger if claim.anatomy]
+    shared = _shared(studies)
     shown, album = [], Album(folder / "figures")
     with export.writing(folder):
         for study in studies:
@@ -87,7 +91,12 @@ def build(
         page = folder / "index.html"
         page.write_text(
             template("ledger.html").render(
-                studies=shown, entries=entries, verdicts=claims.VERDICTS, marks=figures.MARKS, method=METHOD
+                studies=shown,
+                shared=shared,
+                entries=entries,
+                verdicts=claims.VERDICTS,
+                marks=figures.MARKS,
+                method=METHOD,
             ),
             encoding="utf-8",
         )
@@ -96,6 +105,23 @@ def build(
         str(page.resolve()),
         f"beside it ledger.csv, and {len(album.names)} figures as SVG and PNG",
     ]
+
+
+def _shared(studies: Sequence[Study]) -> list[str]:
+    """As '720 compared runs of a are runs of b too', of each two that have some."""
+    runs = {study.grid.name: _compared(study) for study in studies}
+    pairs = [(a, b, len(runs[a] & runs[b])) for a, b in itertools.combinations(runs, 2)]
+    return [
+        f"{counted(n, 'compared run')} of {a} {'is one' if n == 1 else 'are runs'} of {b}, too"
+        for a, b, n in pairs
+        if n
+    ]
+
+
+def _compared(study: Study) -> set[str]:
+    """The finished runs of a study that do not only choose values."""
+    cells, seeds = study.grid.cells(), [seed for seed in study.grid.seeds.every if seed < TUNING_FROM]
+    return {run_id for cell in cells for run_id in run_ids(cell, seeds)} & study.store.finished().keys()
 
 
 def _of_study(ledger: Sequence[Claim], study: Study, album: Album) -> tuple[list[Mapping], dict[str, object]]:
@@ -122,6 +148,7 @@ def _of_study(ledger: Sequence[Claim], study: Study, album: Album) -> tuple[list
         "name": grid.name,
         "title": grid.question,
         "setting": recipe(grid),
+        "seeds": grid.seeds.count,
         "answer": said,
         "picture": album.add(figure, grid.name, title, seeds(family)),
         "scope": scope(frame, grid),
@@ -165,7 +192,8 @@ def _entry(claim: Claim, rows: pd.DataFrame) -> Entry:
         if isinstance(row["nearest"], str):
             of = measure(claim.metric)
             numbers = interval(of, *(row[f"nearest_{name}"] for name in ("estimate", "low", "high")))
-            near = f"{numbers}, n = {row['nearest_n']:.0f} ({row['nearest']})"
+            spread = " in mean absolute deviation" if claim.expected == "less_spread" else ""
+            near = f"{numbers}{spread}, n = {row['nearest_n']:.0f} ({row['nearest']})"
         lines.append(Line(row["study"], row["verdict"], row["reason"], near))
     return Entry(claim, lines, "" if lines else "; ".join(dict.fromkeys(rows["reason"])))
 
@@ -177,9 +205,9 @@ def recipe(grid: Grid, of: Selection | None = None) -> str:
     for name, info in Cell.model_fields.items():
         values = list(dict.fromkeys(getattr(cell, name) for cell in cells))
         if name != "order" and (name in ALWAYS or values != [info.default]):
-            chosen = ", the best for each arm" if name in grid.searched else ""
+            chosen = ", the best for each arm" if name in grid.searched and name not in (of or {}) else ""
             parts.append(f"{name} {', '.join(map(setting, values))}{chosen}")
-    return "; ".join([*parts, f"{grid.seeds.count} seeds"])
+    return "; ".join(parts)
 
 
 def in_words(entries: Sequence[Entry]) -> list[str]:

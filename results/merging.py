@@ -16,6 +16,7 @@ from results.files import read_file, retrying, trials
 from results.places import Place, at, over
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
+from results.thinning import is_thinned, mark
 
 
 class Merge(NamedTuple):
@@ -44,6 +45,8 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
     for source in others:
         for name in SCHEMAS:
             retrying(lambda source=source, name=name: _check(source, name))
+    if any(map(is_thinned, others)):
+        mark(target)
     known = _known(target)
     copied: list[str] = []
     there = sum(retrying(lambda source=source: _copy(source, target, known, copied)) for source in others)

@@ -1,12 +1,12 @@
 """Copy a store as small as its report allows, so that it can be published: `thin`.
 
-What was measured of a run stays as it is, bit for bit: `runs` is copied whole, so that plans, verdicts and replays of the
-copy are those of the store. Beside them a report shows a few digits of many numbers, and that is what is left:
+What was measured of a run stays as it is, bit for bit: `runs` is copied whole, so that plans, comparisons and replays of
+the copy are those of the store. Beside them a report shows a few digits of many numbers, and that is what is left:
 
 - of runs with tuning seeds, which choose values and are not compared: no curves, no examples (so that the error of the
-  test set is estimated on compared seeds alone), and of layers what activations gave after the last probed epoch, by
-  which claims about a searched field are judged;
-- in `curves` and `layers` numbers are rounded to BITS binary digits, a relative change of at most 2**-BITS (0.01 %);
+  test set is estimated on compared seeds alone), and of layers what activations gave after the last probed epoch. So a
+  claim about a searched field is judged by `runs` and by these; if it asks for curves or other layers, it is not covered;
+- in `curves` and `layers` numbers are rounded to BITS binary digits, a relative change of at most 2**-BITS (0.012 %);
 - quantiles of what activations give, of which a report draws histograms; of other sites none.
 
 A thinned store can be thinned again, which changes nothing, and swept on: new runs are then as large as ever.
@@ -47,20 +47,29 @@ def is_thinned(store: Store) -> bool:
     return at(store.path).exists(store.path / MARK)
 
 
+def mark(store: Store) -> None:
+    """Say of a store that it is thinned, or holds what is."""
+    at(store.path).touch(store.path / MARK)
+
+
 def thin(source: Store, target: Store) -> Thinning:
     """Write what a report needs of `source` into `target`, a file a table, in which there must be nothing yet.
 
-    All that is left is held in memory.
-
-    StoreError where one cannot be read, the other cannot be written or is there already.
+    What an interrupted thinning left there is replaced. StoreError where one cannot be read, the other cannot be written
+    or is there already. All that is left is held in memory.
     """
     source.check_there()
-    if target.is_there():
+    unfinished = is_thinned(target) and not target.files("runs")  # which are written last
+    if target.is_there() and not unfinished:
         raise StoreError(f"{target.path}: is there already; a thinned store is a new one")
-    target.check_writable()
     tables = retrying(lambda: _read(source))
+    if not len(tables["runs"]):
+        raise StoreError(f"{source.path}: the store is empty")
+    target.check_writable()
     try:
-        at(target.path).touch(target.path / MARK)
+        for path in (path for name in SCHEMAS for path in target.files(name)):
+            at(path).remove(path)
+        mark(target)
         for name in sorted(tables, key=lambda name: name == "runs"):
             if len(tables[name]):
                 rows = tables[name].replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
@@ -84,7 +93,7 @@ def _read(source: Store) -> dict[str, pa.Table]:
     return {
         "runs": _sorted(runs, "trial", "seed"),
         "curves": _sorted(_kept(source, "curves", lambda rows: ~_among(rows["run_id"], tuning)), *KEYS["curves"]),
-        "layers": _sorted(_last_acts(_kept(source, "layers"), tuning), *KEYS["layers"]),
+        "layers": _sorted(_kept(source, "layers", lambda rows: _needed(rows, tuning)), *KEYS["layers"]),
         "examples": _sorted(_kept(source, "examples", lambda rows: ~_among(rows["trial"], trials)), "trial"),
     }
 
@@ -102,12 +111,11 @@ def _among(column: pa.ChunkedArray, values: pa.Array) -> np.ndarray:
     return pc.is_in(column, values).to_numpy()
 
 
-def _last_acts(layers: pa.Table, tuning: pa.Array) -> pa.Table:
-    """All rows of compared runs; of tuning runs those of activations in the last probed epoch."""
-    last = layers.group_by("run_id").aggregate([("epoch", "max")])
-    newest = last["epoch_max"].take(pc.index_in(layers["run_id"], last["run_id"].combine_chunks()))
-    end = pc.equal(layers["epoch"], newest).to_numpy() & _gives(layers)
-    return layers.filter(pa.array(end | ~_among(layers["run_id"], tuning)))
+def _needed(layers: pa.Table, tuning: pa.Array) -> np.ndarray:
+    """All rows of compared runs; of tuning runs those of activations in the last probed epoch. layers: of whole trials."""
+    keys = layers.select(["run_id", "trial", "epoch"]).to_pandas()
+    last = keys.groupby(["run_id", "trial"])["epoch"].transform("max")
+    return (keys["epoch"] == last).to_numpy() & _gives(layers) | ~_among(layers["run_id"], tuning)
 
 
 def _gives(layers: pa.Table) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from grids import FEWEST_TUNING, Grid
+from grids import FEWEST_TUNING, TUNING_FROM, Grid
 from reports.comparisons import compare
 from reports.figures import MARKS
 from reports.outcomes import gather
@@ -54,8 +54,7 @@ def test_the_study_takes_little_room():
 
 
 def in_points(value):
-    text = f"{100 * value:.1f}".replace("-", "−")
-    return "0.0" if text == "−0.0" else text
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def test_the_table_of_the_readme_is_that_of_the_store():
@@ -80,11 +79,20 @@ def test_the_counts_of_the_readme_are_those_of_the_store():
     text = " ".join((ROOT / "README.md").read_text().split())
     frame = family("perceptrons")
     frame = frame[frame["contrast"] == "after - before"]
-    different = frame[frame["verdict"] == "different"]["difference"]
+    identity = frame["activation"] == "identity"
+    assert set(frame[identity]["verdict"]) == {"equivalent"}
+    frame = frame[~identity]
+    counts, different = frame["verdict"].value_counts(), frame[frame["verdict"] == "different"]["difference"]
     before, after = (different < 0).sum(), (different > 0).sum()
     assert (
         f"*before* the activation is better in {before} of {len(frame)} comparisons and *after* it in {after}" in text
     )
-    assert f"{(frame['verdict'] == 'equivalent').sum()} are equivalent" in text
-    runs = len(Store(PUBLISHED / "perceptrons").finished())
-    assert f"{runs:,} runs of this study" in text
+    undecided = counts["underpowered"] + counts["inconclusive"]
+    assert (
+        f"{counts['equivalent']} are equivalent within one point of test accuracy, and {undecided} are not decided"
+        in text
+    )
+    runs = Store(PUBLISHED / "perceptrons").read("runs").to_pandas()
+    diverged = runs[runs["status"] == "diverged"]
+    compared = (diverged["seed"] < TUNING_FROM).sum()
+    assert f"of its {len(runs):,} runs {len(diverged)} diverged, {compared} of them compared ones" in text

@@ -119,15 +119,23 @@ def test_every_claim_about_the_anatomy_that_is_shipped_names_numbers_that_it_has
 
 def test_two_studies_of_one_name_are_refused(tmp_path, numbers):
     one = study(tmp_path, "up", 0.05)
-    with pytest.raises(ReportError, match="up: is the name of another study"):
+    with pytest.raises(ReportError, match="up: is the name of two studies"):
         build([one, one], numbers, tmp_path / "ledger")
+
+
+def test_runs_that_two_studies_share_are_counted(tmp_path, numbers):
+    one = study(tmp_path, "up", 0.05)
+    part = read_grid(tmp_path, depths=(2,), seeds=SEEDS).model_copy(update={"name": "part"})
+    build([one, Study(part, one.store)], numbers, tmp_path / "ledger")
+    text = (tmp_path / "ledger" / "index.html").read_text()
+    assert f"{2 * SEEDS} compared runs of up are runs of part, too." in text
 
 
 def test_a_recipe_tells_what_was_trained_and_that_the_rate_was_searched(tmp_path):
     told = recipe(read_grid(tmp_path, depths=(2, 4), seeds=SEEDS, axes="[nuisance]\nlr = [0.1, 0.3]"))
     assert "depth 2, 4" in told
     assert "lr 0.1, 0.3, the best for each arm" in told
-    assert told.endswith("8 seeds")
+    assert "weight_decay" not in told  # which is the default
     assert "weight-act-bn" not in told
 
 

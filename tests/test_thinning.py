@@ -15,7 +15,8 @@ from simulated import fill, layers_of, normal_quantiles, planted, read_grid, run
 from grids import TUNING_FROM, Run
 from normorder import main
 from reports import page
-from results import SCHEMAS, Store, StoreError, table
+from results import SCHEMAS, Store, StoreError, table, thinning
+from results.merging import merge
 from results.schema import QUANTILES
 from results.thinning import BITS, is_thinned, thin
 from results.validation import validate
@@ -151,6 +152,58 @@ def test_a_store_that_is_there_is_not_thinned_into(study, tmp_path, monkeypatch,
     assert ended.value.code == 2
     assert f"{tmp_path / 'none'}: there is no store" in capsys.readouterr().err
     assert not (tmp_path / "into").exists()
+
+
+def test_a_merge_takes_along_that_a_store_is_thinned(study, tmp_path):
+    _, store = study
+    thin(store, thinned := Store(tmp_path / "thinned"))
+    merge([thinned], merged := Store(tmp_path / "merged"))
+    assert is_thinned(merged)
+    assert validate(merged) == []
+    merge([store], whole := Store(tmp_path / "whole"))
+    assert not is_thinned(whole)
+
+
+def test_an_interrupted_thinning_is_begun_again(study, tmp_path, monkeypatch):
+    _, store = study
+    thin(store, whole := Store(tmp_path / "whole"))
+    published = thinning.at(store.path).publish
+
+    def interrupted(staged, place):
+        if place.parent.name == "layers":
+            raise KeyboardInterrupt
+        published(staged, place)
+
+    target = Store(tmp_path / "thinned")
+    with monkeypatch.context() as patched:
+        patched.setattr(thinning.at(store.path), "publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            thin(store, target)
+    (tmp_path / "thinned" / "curves" / "part-old.parquet").write_bytes(b"of another attempt")
+    thin(store, target)
+    for name in SCHEMAS:
+        assert [path.name for path in target.files(name)] == [path.name for path in whole.files(name)]
+
+
+def test_an_empty_store_is_not_thinned(tmp_path):
+    (tmp_path / "store" / "runs").mkdir(parents=True)
+    Store(tmp_path / "store").mark()
+    with pytest.raises(StoreError, match="is empty"):
+        thin(Store(tmp_path / "store"), Store(tmp_path / "thinned"))
+    assert not (tmp_path / "thinned").exists()
+
+
+def test_a_tuning_run_keeps_the_end_of_each_of_its_trials(study, tmp_path):
+    grid, store = study
+    later = layers_of(lambda *_: {"mean": 1.0}, epochs=(0, 30))
+    again = [run(next(iter(grid.cells())), TUNING[0])]
+    fill(store, again, lambda _: "another", layers=later, engine="other")
+    thin(store, thinned := Store(tmp_path / "thinned"))
+    (accepted,) = [
+        row["trial"] for row in rows(thinned, "runs") if row["run_id"] == Run(again[0]["cell"], TUNING[0]).run_id
+    ]
+    assert accepted != "another"
+    assert [row["epoch"] for row in rows(thinned, "layers") if row["trial"] == accepted] == [20] * len(TUNING) * 2
 
 
 @given(st.lists(st.floats(width=32) | st.none(), max_size=20))
