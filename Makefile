@@ -24,14 +24,17 @@ report: .venv/installed
 	@$(BIN)/normorder report "$$GRID" $(options)
 
 # The reference study: its reports from the stores that are in git; with STORES=FOLDER all of it is trained into FOLDER first.
+# A grid whose store is not whole is left out.
 study: .venv/installed
-	@for grid in results/published/*.toml; do \
-		name=$$(basename "$$grid" .toml); store="$${STORES:-results/published}/$$name"; \
-		echo "== $$name"; \
-		test -z "$$STORES" || $(BIN)/normorder sweep "$$grid" --store "$$store" $(if $(ADDRESS),--address "$$ADDRESS") || exit; \
-		$(BIN)/normorder report "$$grid" --store "$$store" --out "reports/build/study/$$name" || exit; \
-	done
-	@$(BIN)/normorder ledger results/published/*.toml --stores "$${STORES:-results/published}" --out reports/build/study
+	@set -e; whole=; stores="$${STORES:-results/published}"; \
+	for grid in results/published/*.toml; do \
+		name=$$(basename "$$grid" .toml); \
+		test -z "$$STORES" || $(BIN)/normorder sweep "$$grid" --store "$$stores/$$name" $(if $(ADDRESS),--address "$$ADDRESS"); \
+		$(BIN)/normorder validate "$$stores/$$name" "$$grid" || { echo "$$name is left out"; continue; }; \
+		$(BIN)/normorder report "$$grid" --store "$$stores/$$name" --out "reports/build/study/$$name"; \
+		whole="$$whole $$grid"; \
+	done; \
+	$(BIN)/normorder ledger $$whole --stores "$$stores" --out reports/build/study
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -107,15 +107,11 @@ def build(
     ]
 
 
-def _shared(studies: Sequence[Study]) -> list[str]:
-    """As '720 compared runs of a are runs of b too', of each two that have some."""
+def _shared(studies: Sequence[Study]) -> str:
+    """'a and b 720, a and c 80': how many compared runs each two have in common, where they have some."""
     runs = {study.grid.name: _compared(study) for study in studies}
     pairs = [(a, b, len(runs[a] & runs[b])) for a, b in itertools.combinations(runs, 2)]
-    return [
-        f"{counted(n, 'compared run')} of {a} {'is one' if n == 1 else 'are runs'} of {b}, too"
-        for a, b, n in pairs
-        if n
-    ]
+    return ", ".join(f"{a} and {b} {n:,}" for a, b, n in pairs if n)
 
 
 def _compared(study: Study) -> set[str]:

@@ -128,7 +128,7 @@ def test_runs_that_two_studies_share_are_counted(tmp_path, numbers):
     part = read_grid(tmp_path, depths=(2,), seeds=SEEDS).model_copy(update={"name": "part"})
     build([one, Study(part, one.store)], numbers, tmp_path / "ledger")
     text = (tmp_path / "ledger" / "index.html").read_text()
-    assert f"{2 * SEEDS} compared runs of up are runs of part, too." in text
+    assert f"Compared runs that two of them share: up and part {2 * SEEDS}." in text
 
 
 def test_a_recipe_tells_what_was_trained_and_that_the_rate_was_searched(tmp_path):
