@@ -162,22 +162,19 @@ def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
                 raise ReportError(f"claim {claim.id!r}: anatomy.{key}: there are no such numbers: {', '.join(missing)}")
     values = wanted["value"]
     holds = values > claim.than if claim.expected == "greater" else values < claim.than
-    told = enumerated(
-        [f"{_number(value)} ({setting})" for value, setting in zip(values, wanted["setting"], strict=True)]
-    )
-    if len(values) > MOST_TOLD:
-        told = f"{_number(values.min())} to {_number(values.max())}, {holds.sum()} of {len(values)} "
-        told += f"{claim.expected} than {claim.than:g}"
+    least, most = values.min(), values.max()
+    if max(abs(least), abs(most)) < ROUNDING:
+        told = f"0 but for rounding ({enumerated(list(wanted['setting']))})"
+    elif len(values) > MOST_TOLD:
+        told = f"{least:.3g} to {most:.3g}, {holds.sum()} of {len(values)} {claim.expected} than {claim.than:g}"
+    else:
+        told = enumerated([f"{value:.3g} ({name})" for value, name in zip(values, wanted["setting"], strict=True)])
     (quantity,) = claim.anatomy["quantity"]
     return {
         "study": ANATOMY, "id": claim.id, "source": claim.source, "statement": claim.statement,
         "verdict": "supported" if holds.all() else "contradicted", "expected": claim.expected, "n": 1, "cells": len(values),
-        "reason": f"{quantity[:1].upper()}{quantity[1:]}: {told}.", "low": values.min(), "high": values.max(),
+        "reason": f"{quantity[:1].upper()}{quantity[1:]}: {told}.", "low": least, "high": most,
     }  # fmt: skip
-
-
-def _number(value: float) -> str:
-    return "0 but for rounding" if 0 < abs(value) < ROUNDING else f"{value:.3g}"
 
 
 def _entry(claim: Claim, rows: pd.DataFrame) -> Entry:

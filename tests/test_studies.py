@@ -114,6 +114,8 @@ def test_every_claim_about_the_anatomy_that_is_shipped_names_numbers_that_it_has
     assert set(judged.index) == {claim.id for claim in read() if claim.anatomy}
     assert judged["karki-2022-tanh-at-ends"] == "supported"  # 22 sd wide, as the article has it
     assert judged["kanungo-2019-shape-kept"] == "supported"  # an affine map of each channel
+    (reason,) = frame.loc[frame["id"].eq("kanungo-2019-shape-kept") & frame["study"].eq(ANATOMY), "reason"]
+    assert reason.endswith(": 0 but for rounding (normal, uniform, exponential and two peaks).")
     assert judged["kanungo-2019-range-only"] == "contradicted"  # not where the mean of a channel is not 0
 
 
