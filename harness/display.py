@@ -120,9 +120,8 @@ class Display:
 
     def _show(self, line: bool) -> None:
         running = sum(self.seeds[number] for number in self.running)
-        lost = [
-            fate for fate in ("diverged", "failed") if self.counts[fate] or not self.live
-        ]  # 80 columns have no room for 0
+        # 80 columns have no room for zeros.
+        lost = [fate for fate in ("diverged", "failed") if self.counts[fate] or not self.live]
         words = ", ".join([f"running {running}", *(f"{fate} {self.counts[fate]}" for fate in lost)])
         if self.live:
             self.line.update(self.task, completed=self.ended, counts=words)

@@ -53,7 +53,6 @@ __all__ = [
     "at_every_value",
     "judge",
     "judged",
-    "measured",
     "read",
 ]
 

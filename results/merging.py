@@ -16,7 +16,7 @@ from results.files import read_file, retrying, trials
 from results.places import Place, at, over
 from results.schema import SCHEMAS, columns_of
 from results.store import Store
-from results.thinning import is_thinned, mark
+from results.thinning import is_thinned, mark_thinned
 
 
 class Merge(NamedTuple):
@@ -46,7 +46,7 @@ def merge(sources: Sequence[Store], target: Store) -> Merge:
         for name in SCHEMAS:
             retrying(lambda source=source, name=name: _check(source, name))
     if any(map(is_thinned, others)):
-        mark(target)
+        mark_thinned(target)
     known = _known(target)
     copied: list[str] = []
     there = sum(retrying(lambda source=source: _copy(source, target, known, copied)) for source in others)

@@ -47,7 +47,7 @@ def is_thinned(store: Store) -> bool:
     return at(store.path).exists(store.path / MARK)
 
 
-def mark(store: Store) -> None:
+def mark_thinned(store: Store) -> None:
     """Say of a store that it is thinned, or holds what is."""
     at(store.path).touch(store.path / MARK)
 
@@ -69,7 +69,7 @@ def thin(source: Store, target: Store) -> Thinning:
     try:
         for path in (path for name in SCHEMAS for path in target.files(name)):
             at(path).remove(path)
-        mark(target)
+        mark_thinned(target)
         for name in sorted(tables, key=lambda name: name == "runs"):
             if len(tables[name]):
                 rows = tables[name].replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})

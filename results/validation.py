@@ -95,7 +95,7 @@ def _problems(store: Store) -> Iterator[str]:
         kept.append(rows.select(kept[0].column_names))
     runs = one_a_run(pa.concat_tables(kept))
     done = runs.filter(pc.equal(runs["status"], "done"))
-    if is_thinned(store):
+    if is_thinned(store):  # which left out the curves and examples of the others
         done = done.filter(pc.less(done["seed"], TUNING_FROM))
     del kept, runs
     yield from _without_curves(store, done, unreadable)

@@ -39,13 +39,9 @@ than      = 0.5
 NUMBERS = [("s", "q", "tanh", 0.9), ("s", "q", "sigmoid", 0.4), ("s", "other", "tanh", 0.0)]
 
 
-def shipped_numbers():
-    return [tuple(row) for row in anatomy().rows]
-
-
 @pytest.fixture(scope="module")
 def numbers():
-    return shipped_numbers()
+    return anatomy().rows
 
 
 def study(folder, name, effect):

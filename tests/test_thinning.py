@@ -48,7 +48,10 @@ def study(tmp_path):
     rng = np.random.default_rng(0)
     runs = planted(grid, {"relu": rng.normal(0.02, 0.005, SEEDS)})
     runs += [run(cell, seed, val_accuracy=rng.random()) for cell in grid.cells() for seed in TUNING]
-    measure = lambda *_: {"mean": rng.normal(), "dead": rng.random(), "quantiles": normal_quantiles(rng.normal(), 1)}  # noqa: E731
+
+    def measure(*_):
+        return {"mean": rng.normal(), "dead": rng.random(), "quantiles": normal_quantiles(rng.normal(), 1)}
+
     counts = {f"{cell.cell_id}{part}": rng.integers(0, 6, 500) for cell in grid.cells() for part in ("", "t")}
 
     def trial(each):
@@ -115,10 +118,8 @@ def test_a_report_says_the_same_verdicts(study, tmp_path):
     told = [page.build(grid, each, tmp_path / f"page{i}") for i, each in enumerate((store, thinned))]
     assert told[0][:2] == told[1][:2]
     same = [pd.read_csv(tmp_path / f"page{i}" / "comparisons.csv") for i in range(2)]
-    assert (
-        same[0].pop("test_set_error").notna().any()
-    )  # which is of compared seeds alone where the others were left out
-    assert same[1].pop("test_set_error").notna().any()
+    for each in same:  # of the copy it is that of compared seeds alone
+        assert each.pop("test_set_error").notna().any()
     assert_frame_equal(*same, check_exact=True)
 
 
@@ -208,9 +209,7 @@ def test_a_tuning_run_keeps_the_end_of_each_of_its_trials(study, tmp_path):
 
 @given(st.lists(st.floats(width=32) | st.none(), max_size=20))
 def test_rounding_keeps_what_is_missing_and_the_rest_to_a_relative_error(values):
-    from results.thinning import _shortened
-
-    found = _shortened(pa.array(values, pa.float32())).to_pylist()
+    found = thinning._shortened(pa.array(values, pa.float32())).to_pylist()
     assert [each is None for each in found] == [each is None for each in values]
     for before, after in zip(values, found, strict=True):
         if before is not None and not (abs(before) < 2**-120):  # what is nearly 0 has fewer digits
