@@ -48,6 +48,7 @@ SOME = 0.001  # of a resource of which Ray gives each node 1, as a mark
 PRINT_EVERY_S = 0.5
 ASK_S = 30.0  # for a cluster to answer, which takes 0.6 s here
 NODE_S = 120.0  # for a node to show what it can
+TRIES = 3  # from outside: the process that Ray starts for us at times ends at once (github.com/ray-project/ray/issues/63202)
 
 
 class ClusterError(WrongUse):
@@ -74,11 +75,13 @@ def cluster(address: str | None = None, scratch: Path | None = None):
             how = _elsewhere() if address else _here(scratch)
             with warnings.catch_warnings(action="ignore"):  # the error says the same
                 # "local" starts one even where RAY_ADDRESS or an earlier `ray start` would offer another.
-                ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **how)
+                _connect(address=address or "local", log_to_driver=False, configure_logging=False, **how)
         except ray.exceptions.AuthenticationError:  # RAY_AUTH_MODE asks for a token that is not there
             raise ClusterError(f"{address or 'this machine'}: {NO_TOKEN}") from None
         except (OSError, ValueError, RuntimeError) as error:
-            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+            # What failed on the cluster's side comes as a traceback, whose last line says what.
+            why = str(error).strip().splitlines()[-1 if isinstance(error, ConnectionAbortedError) else 0]
+            raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {why}") from None
     try:
         yield
     except (ray.exceptions.RayTaskError, BrokenPipeError):
@@ -88,6 +91,14 @@ def cluster(address: str | None = None, scratch: Path | None = None):
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _connect(**how: Any) -> None:
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(ConnectionAbortedError):
+            ray.init(**how)
+            return
+    ray.init(**how)
 
 
 def _here(scratch: Path | None) -> dict[str, object]:

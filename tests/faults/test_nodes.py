@@ -8,9 +8,12 @@ import sys
 
 import psutil
 import pytest
+import ray
 from processes import ROOT, end, program, sweeping, swept, told, wait_until, write_grid
 from stress import Nodes
 
+from harness.cluster import ClusterError
+from harness.cluster import cluster as connecting
 from results import Store
 from results.validation import validate
 
@@ -247,6 +250,42 @@ def test_what_is_wrong_on_a_cluster_is_told_outside_in_a_line(tmp_path, outside)
     code, out = swept(grid, tmp_path / "store", "--address", outside)
     assert code == 2
     assert out.splitlines()[-1] == "normorder: a trial asks for 1 CPU and 2 GPU, the nodes have 1 CPU"
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes a cluster whose process for us ends at once the first `failures` times, and the list of the addresses asked."""
+
+    def make(failures):
+        asked = []
+
+        def init(address, **_):
+            asked.append(address)
+            if len(asked) <= failures:
+                why = "Traceback (most recent call last):\nRuntimeError: Starting Ray client server failed."
+                raise ConnectionAbortedError(f"Initialization failure from server:\n{why}\n")
+
+        monkeypatch.setattr(ray, "init", init)
+        return asked
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    return make
+
+
+def test_a_cluster_whose_process_for_us_ended_at_once_is_asked_again(failing):
+    asked = failing(2)
+    with connecting("ray://host:10001"):
+        assert asked == ["ray://host:10001"] * 3
+
+
+def test_a_cluster_whose_process_for_us_ended_thrice_is_told_with_why(failing):
+    asked = failing(3)
+    why = "no Ray cluster at ray://host:10001: RuntimeError: Starting Ray client server failed."
+    with pytest.raises(ClusterError, match=f"^{why}$"), connecting("ray://host:10001"):
+        pass
+    assert len(asked) == 3
 
 
 def test_the_token_of_this_user_is_used_with_a_cluster_that_wants_one(tmp_path, monkeypatch):
