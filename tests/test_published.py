@@ -3,14 +3,18 @@
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import harness
 from grids import FEWEST_TUNING, TUNING_FROM, Grid
+from harness.anatomy import anatomy
 from reports.comparisons import compare
+from reports.export import write_csv
 from reports.figures import MARKS
 from reports.outcomes import gather
 from reports.rates import select
+from reports.studies import Study, build
 from results import METRICS, Store
 from results.thinning import is_thinned
 from results.validation import incomplete, orphans, validate
@@ -27,9 +31,14 @@ def grid(name):
 
 
 @cache
+def comparisons(name):
+    """As a report of the study has them."""
+    return compare(select(gather(grid(name), Store(PUBLISHED / name))).results)
+
+
 def family(name):
-    """The comparisons of the primary metric, as a report of the study has them."""
-    frame = compare(select(gather(grid(name), Store(PUBLISHED / name))).results)
+    """The comparisons of the primary metric."""
+    frame = comparisons(name)
     return frame[frame["metric"] == grid(name).analysis.primary.metric]
 
 
@@ -51,6 +60,24 @@ def test_each_arm_has_its_own_best_rate_and_at_least_20_seeds(name):
 
 def test_the_study_takes_little_room():
     assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+def assert_same(published, rebuilt):
+    """Text is equal, numbers but for what another processor rounds otherwise."""
+    text = [name for name in published if not pd.api.types.is_numeric_dtype(published[name])]
+    pd.testing.assert_frame_equal(published[text], rebuilt[text])
+    pd.testing.assert_frame_equal(published.drop(columns=text), rebuilt.drop(columns=text), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_published_comparisons_are_those_of_the_store(name, tmp_path):
+    write_csv(comparisons(name), tmp_path / "comparisons.csv")
+    assert_same(*(pd.read_csv(folder / "comparisons.csv") for folder in (PUBLISHED / "report" / name, tmp_path)))
+
+
+def test_the_published_ledger_is_that_of_the_stores(tmp_path):
+    build([Study(grid(name), Store(PUBLISHED / name)) for name in GRIDS], anatomy().rows, tmp_path)
+    assert_same(*(pd.read_csv(folder / "ledger.csv") for folder in (PUBLISHED / "report", tmp_path)))
 
 
 def in_points(value):
