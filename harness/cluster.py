@@ -94,11 +94,13 @@ def cluster(address: str | None = None, scratch: Path | None = None):
 
 
 def _connect(**how: Any) -> None:
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(ConnectionAbortedError):
+    for left in reversed(range(TRIES)):
+        try:
             ray.init(**how)
             return
-    ray.init(**how)
+        except ConnectionAbortedError:
+            if not left:
+                raise
 
 
 def _here(scratch: Path | None) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The reference study: its stores are whole, and small, and what the README says of it is what they give."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def test_each_arm_has_its_own_best_rate_and_at_least_20_seeds(name):
     assert len(grid(name).nuisance["lr"]) >= 4
 
 
+def test_every_store_and_report_of_the_study_has_its_grid():
+    assert {path.name for path in PUBLISHED.iterdir() if path.is_dir()} == {*GRIDS, "report"}
+    assert {path.name for path in (PUBLISHED / "report").iterdir() if path.is_dir()} == {*GRIDS, "figures"}
+
+
 def test_the_study_takes_little_room():
     assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) <= MOST_BYTES
 
@@ -75,9 +81,15 @@ def test_the_published_comparisons_are_those_of_the_store(name, tmp_path):
     assert_same(*(pd.read_csv(folder / "comparisons.csv") for folder in (PUBLISHED / "report" / name, tmp_path)))
 
 
-def test_the_published_ledger_is_that_of_the_stores(tmp_path):
+def test_the_published_page_is_that_of_the_stores(tmp_path):
     build([Study(grid(name), Store(PUBLISHED / name)) for name in GRIDS], anatomy().rows, tmp_path)
-    assert_same(*(pd.read_csv(folder / "ledger.csv") for folder in (PUBLISHED / "report", tmp_path)))
+    folders = (PUBLISHED / "report", tmp_path)
+    assert_same(*(pd.read_csv(folder / "ledger.csv") for folder in folders))
+    published, rebuilt = (re.sub("(?s)<svg.*?</svg>", "", (folder / "index.html").read_text()) for folder in folders)
+    assert published == rebuilt
+    assert {path.name for path in (folders[0] / "figures").iterdir()} == {
+        path.name for path in (folders[1] / "figures").iterdir()
+    }
 
 
 def in_points(value):
