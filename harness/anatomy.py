@@ -30,6 +30,7 @@ FAN_IN, COLUMNS = 500, 16
 SCALES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 DEPTHS, WIDTH, BATCH, INPUTS, CLASSES, SEEDS = (1, 2, 4, 8, 16, 32), 64, 64, 40, 10, 8
 BINS = 60
+DIGITS = 10  # that are told: further ones are rounding, which is another on other processors
 TINY = 1e-12  # added to the variance, so that it changes nothing that is shown
 
 
@@ -63,7 +64,8 @@ def anatomy() -> Anatomy:
             if isinstance(each, Histogram):
                 histograms[name].append(each)
             else:
-                rows.append(Row(name, *each))
+                *words, value = each
+                rows.append(Row(name, *words, float(f"{value:.{DIGITS}g}")))
     return Anatomy(rows, histograms)
 
 
@@ -164,15 +166,18 @@ def shapes() -> Iterator[tuple | Histogram]:
 
 
 def products(count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (500, 16) and `weights @ x` (count · 500, 16), all normal with sd 1, of one generator: x, then the weights."""
+    """Inputs (500, 16) and `weights @ x` (count · 500, 16) of one generator: x, then the weights, all normal with sd 1.
+
+    Drawn as float32, as the article's, and multiplied as float64.
+    """
     draw = torch.Generator().manual_seed(TANH_SEED)
-    x = torch.randn(FAN_IN, COLUMNS, generator=draw)
-    return x, torch.cat([torch.randn(FAN_IN, FAN_IN, generator=draw) @ x for _ in range(count)])
+    x = torch.randn(FAN_IN, COLUMNS, generator=draw).double()
+    return x, torch.cat([torch.randn(FAN_IN, FAN_IN, generator=draw).double() @ x for _ in range(count)])
 
 
 def slopes(name: str, z: torch.Tensor) -> torch.Tensor:
-    """f'(z) of an activation, for each output; of maxout that of the map that it takes. z (C, B)"""
-    z = z[None].double().requires_grad_()
+    """f'(z) of an activation, for each output; of maxout that of the map that it takes. z float64 (C, B)"""
+    z = z[None].requires_grad_()
     y = stacked_activation(name)(z)
     (slope,) = torch.autograd.grad(y.sum(), z)
     return slope[0].unflatten(0, (-1, y.shape[1])).sum(0)
@@ -194,14 +199,14 @@ def saturation() -> Iterator[tuple | Histogram]:
     yield "sd of x", "x", x.std(correction=0).item()
     yield "sd of weights @ x", "x", z.std(correction=0).item()
     yield histogram("weights @ x", z, -80.0, 80.0)
-    yield "share with |tanh| above 0.97", "tanh", (torch.tanh(z.double()).abs() > 0.97).double().mean().item()
+    yield "share with |tanh| above 0.97", "tanh", (torch.tanh(z).abs() > 0.97).double().mean().item()
     for name in ACTIVATIONS:
         given = products(2)[1] if name == "maxout" else z
         slope = slopes(name, given)
         yield "share saturated", name, share_saturated(name, given[None])
         yield "mean of |slope|", name, slope.abs().mean().item()
         yield "root mean square of the slope", name, slope.square().mean().sqrt().item()
-        y = stacked_activation(name)(given[None].double())[0].detach()
+        y = stacked_activation(name)(given[None])[0].detach()
         yield "mean of the outputs", name, y.mean().item()
         yield "sd of the outputs", name, y.std(correction=0).item()
         yield histogram(name, y, *((-1.0, 1.0) if name in ("tanh", "sigmoid") else (-40.0, 60.0)))
@@ -210,7 +215,7 @@ def saturation() -> Iterator[tuple | Histogram]:
 def scales() -> Iterator[tuple]:
     """Saturation in each order where the weights, of sd 1/sqrt(fan-in), are scaled."""
     _, z = products(2)
-    z = z[None].double() / FAN_IN**0.5
+    z = z[None] / FAN_IN**0.5
     for name in ACTIVATIONS:
         given = z if name == "maxout" else z[:, :FAN_IN]
         for arm, order in ORDERS.items():
@@ -226,13 +231,13 @@ def scales() -> Iterator[tuple]:
 def depth() -> Iterator[tuple]:
     """Gradients and rank of perceptrons at initialisation, of normal inputs with random labels; medians over 8 seeds."""
     draw = torch.Generator().manual_seed(LAYER_SEED)
-    x = torch.randn(INPUTS, BATCH, generator=draw).expand(SEEDS, -1, -1)
+    x = torch.randn(INPUTS, BATCH, generator=draw).double().expand(SEEDS, -1, -1)
     y = torch.randint(CLASSES, (BATCH,), generator=draw).expand(SEEDS, -1)
     for name in ("relu", "tanh"):
         for arm, order in ORDERS.items():
             for blocks in DEPTHS:
                 cell = Cell(dataset="-", architecture="mlp", order=order, activation=name, depth=blocks, width=WIDTH)
-                model = stack(build(cell, (INPUTS,), CLASSES), list(range(SEEDS))).train()
+                model = stack(build(cell, (INPUTS,), CLASSES), list(range(SEEDS))).double().train()
                 given = []
                 model.blocks.register_forward_hook(lambda _m, _x, out, given=given: given.append(out.detach()))
                 F.cross_entropy(model(x), y, reduction="none").mean(1).sum().backward()

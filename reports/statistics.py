@@ -156,7 +156,7 @@ def _enough(d: Array) -> Array:
 def effect_size(m: Moments) -> Array:
     """d_z = mean / sd with the exact small-sample correction (Hedges 1981). NaN where n < 3. (K,)"""
     nu = np.maximum(m.n - 1, 2).astype(float)
-    correction = np.exp(special.gammaln(nu / 2) - special.gammaln((nu - 1) / 2)) / np.sqrt(nu / 2)
+    correction = special.poch((nu - 1) / 2, 0.5) / np.sqrt(nu / 2)  # poch(x, 0.5) = Γ(x + 0.5) / Γ(x)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(m.n < 3, np.nan, correction * m.mean / m.sd)
 

@@ -130,7 +130,7 @@ def test_tanh_of_unscaled_weights_is_that_of_the_articles_draws(value):
     assert TANH_SEED == 2147483647
     x = torch.randn(500, 16, generator=g)
     weights = torch.randn(500, 500, generator=g)
-    y = torch.tanh((weights @ x).double()).numpy()
+    y = torch.tanh(weights.double() @ x.double()).numpy()
     share = (np.abs(y) > 0.97).mean()
     assert value("saturation", "share with |tanh| above 0.97", "tanh") == pytest.approx(share, rel=1e-12)
     assert value("saturation", "share saturated", "tanh") == pytest.approx(share, abs=1e-3)
@@ -161,9 +161,9 @@ def test_slopes_are_derivatives(name):
 
 
 def test_maxout_passes_on_the_slope_of_one_map():
-    z = torch.tensor([[1.0], [5.0], [2.0], [4.0]])
+    z = torch.tensor([[1.0], [5.0], [2.0], [4.0]]).double()
     assert slopes("maxout", z).tolist() == [[1.0], [1.0]]
-    assert stacked_activation("maxout")(z[None].double()).flatten().tolist() == [2.0, 5.0]
+    assert stacked_activation("maxout")(z[None]).flatten().tolist() == [2.0, 5.0]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
