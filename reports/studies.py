@@ -162,8 +162,8 @@ def _of_anatomy(claim: Claim, rows: pd.DataFrame) -> Mapping[str, object]:
                 raise ReportError(f"claim {claim.id!r}: anatomy.{key}: there are no such numbers: {', '.join(missing)}")
     values = wanted["value"]
     holds = values > claim.than if claim.expected == "greater" else values < claim.than
-    least, most = values.min(), values.max()
-    if max(abs(least), abs(most)) < ROUNDING:
+    least, most = (value if abs(value) >= ROUNDING else 0.0 for value in (values.min(), values.max()))
+    if least == most == 0:
         told = f"0 but for rounding ({enumerated(list(wanted['setting']))})"
     elif len(values) > MOST_TOLD:
         told = f"{least:.3g} to {most:.3g}, {holds.sum()} of {len(values)} {claim.expected} than {claim.than:g}"
