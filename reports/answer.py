@@ -62,7 +62,7 @@ def answer(frame: pd.DataFrame, grid: Grid, varying: Sequence[str]) -> dict[str,
 
 def _extremes(family: pd.DataFrame, varying: Sequence[str], sign: int) -> list[str]:
     """The largest three differences of a set, with intervals and n, and how many more there are."""
-    ranked = family.loc[(family["difference"] * sign).sort_values(ascending=False).index]
+    ranked = family.loc[(family["difference"] * sign).sort_values(ascending=False, kind="stable").index]
     parts = []
     for row in ranked.head(3).to_dict("records"):
         beyond = ""

@@ -97,7 +97,7 @@ def _on_statistics(effect: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     for (kind, metric), rows in effect.groupby(["kind", "metric"], sort=False):
         of = measure(metric)
         found = rows[rows["different"]]
-        found = found.loc[found["difference"].abs().sort_values(ascending=False).index]
+        found = found.loc[found["difference"].abs().sort_values(ascending=False, kind="stable").index]
         family = f"{len(found)} of {len(rows)} {'cells and orders' if kind == 'order' else 'comparisons'}"
         text = (
             f"{of.title.capitalize()} with running averages is another than with statistics re-estimated over the training "

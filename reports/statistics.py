@@ -119,7 +119,8 @@ def _share_of_all_patterns(d: Array) -> Array:
         some = slice(left, left + COLUMNS)
         first, second = (_signed_sums(half[:, some]) for half in np.array_split(d, 2))
         firsts, seconds = first.shape[1], second.shape[1]
-        places = np.argsort(np.concatenate([enough[some, None] - first, second], axis=1), axis=1)
+        lacking = np.concatenate([enough[some, None] - first, second], axis=1)
+        places = np.argsort(lacking, axis=1, kind="stable")  # of equals the first half's comes first: it is enough
         too_small = np.where(places < firsts, np.arange(firsts + seconds), 0).sum(1) - firsts * (firsts - 1) // 2
         share[some] = 2 * (1 - too_small / (firsts * seconds))  # as many fall below −enough
     return np.minimum(share, 1.0)

@@ -45,7 +45,7 @@ def _over_all(where: Where) -> str:
 
 def _different(where: Where, rows: pd.DataFrame) -> str:
     """'2 different cells (…)', the largest first."""
-    rows = rows.loc[rows["difference"].abs().sort_values(ascending=False).index]
+    rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
     shown = [
         f"{row['name']} {interval(where.measure, row['difference'], row['low'], row['high'])}, n = {row['n']}"
         for _, row in rows.head(MOST_NAMED).iterrows()
